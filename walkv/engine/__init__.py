@@ -1,0 +1,20 @@
+"""Bytes in, bytes out: the key-value engine. Nothing here knows what an agent is.
+
+Each module imports only from those above it in this list; ``tests/test_layers.py`` says so:
+
+    vfs, ranges           the world outside; sets of key ranges
+    frame, batch          bytes <-> frame; operations <-> payload
+    segment               one log file
+    wal                   the log: append, rotate, group commit, sync policies
+    merge                 several sorted runs -> one
+    memtable              the index of unsettled writes
+    snapshot/             one compacted file: writer, reader, cache
+    manifest              which files are the store
+    recovery              look, then act
+    catalog               the files and memtables that are the store right now
+    compaction            flush and merge
+    reads                 get, scan, views
+    core, follower        the writing and the read-only opener
+    inspect               verify and statistics
+    store/                Store, AsyncStore, Batch, Transaction, View
+"""

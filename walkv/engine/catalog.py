@@ -1,0 +1,245 @@
+"""What the store is made of right now: the manifest on disk and the sources in memory.
+
+Every change of the set of files goes through here, in the one order that is safe: new files are
+durable, then the manifest names them, then readers see them, then old files are removed.
+
+Invariants:
+    1. ``sources`` is replaced, never changed: whoever reads it once has a consistent set.
+    2. The union of ``sources`` is the whole store at every moment: a memtable leaves it in the same
+       step in which the snapshot made of it enters.
+    3. The catalog lock is taken after the commit lock, never before.
+
+Source: LevelDB's ``VersionSet``; reference counts are the interpreter's own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any, Final, NamedTuple
+
+from walkv.engine import manifest, segment
+from walkv.engine.batch import Item
+from walkv.engine.manifest import Manifest
+from walkv.engine.memtable import Entry, Memtable
+from walkv.engine.merge import Chunk, Run, merge
+from walkv.engine.ranges import RangeSet
+from walkv.engine.recovery import LOG_DIRECTORY
+from walkv.engine.snapshot import ABSENT, BlockCache, SnapshotReader, SnapshotSummary
+from walkv.engine.vfs import FileSystem
+
+
+class Frozen(NamedTuple):
+    """A memtable on its way into a snapshot.
+
+    Attributes:
+        next_sequence: the first sequence of the segment begun after it; the segments before that
+            one hold nothing else than this memtable and older ones.
+    """
+
+    memtable: Memtable
+    next_sequence: int
+
+
+class Sources(NamedTuple):
+    """The memtables and snapshots that together are the store, newest first."""
+
+    memtable: Memtable
+    frozen: tuple[Frozen, ...]
+    snapshots: tuple[SnapshotReader, ...]
+
+    def settled_item(self, key: bytes, *, cached_only: bool = False) -> Item:
+        """The item of a key below the active memtable; None where there is none or a tombstone.
+
+        Returns ``ABSENT`` if ``cached_only`` and the answer would take a read.
+        """
+        for memtable, _ in self.frozen:
+            entry = memtable.table.get(key)
+            if entry is not None:
+                return [entry[2], entry[1]] if entry[2] else entry[1]
+            if memtable.ranges and memtable.ranges.covers(key):
+                return None
+        for snapshot in self.snapshots:
+            found = snapshot.find(key, cached_only=cached_only)
+            if found is not None:
+                if found is ABSENT:
+                    return ABSENT
+                block, position = found  # type: ignore[misc]  # ABSENT was told apart above
+                return block.items[position]
+            if snapshot.ranges and snapshot.ranges.covers(key):
+                return None
+        return None
+
+    def settled_entry(self, key: bytes) -> Entry | None:
+        """As ``settled_item``, with the sequence; tombstones are entries."""
+        for memtable, _ in self.frozen:
+            entry = memtable.table.get(key)
+            if entry is not None:
+                return entry
+            if memtable.ranges and memtable.ranges.covers(key):
+                return None
+        for snapshot in self.snapshots:
+            found = snapshot.find(key)
+            if found is not None and found is not ABSENT:
+                block, position = found  # type: ignore[misc]  # ABSENT was told apart above
+                item = block.items[position]
+                sequence = block.sequence_at(position)
+                if type(item) is list:
+                    return (sequence, item[1], item[0], None)
+                return (sequence, item, 0, None)
+            if snapshot.ranges and snapshot.ranges.covers(key):
+                return None
+        return None
+
+
+class ReadPoint:
+    """The store at one moment: a sequence, and the sources pinned at it.
+
+    It keeps what it needs alive, and tells the memtable (through ``released``) when it is done,
+    also when it was simply dropped.
+    """
+
+    __slots__ = ("_released", "ranges", "sequence", "sources")
+
+    def __init__(self, sources: Sources, ranges: RangeSet, sequence: int, released: Any) -> None:
+        self.sources = sources
+        self.ranges = ranges
+        self.sequence = sequence
+        self._released = released
+
+    def item(self, key: bytes) -> Item:
+        entry = self.sources.memtable.get(key, self.sequence)
+        if entry is not None:
+            return [entry[2], entry[1]] if entry[2] else entry[1]
+        if self.ranges and self.ranges.covers(key):
+            return None
+        return self.sources.settled_item(key)
+
+    def entry(self, key: bytes) -> Entry | None:
+        entry = self.sources.memtable.get(key, self.sequence)
+        if entry is not None:
+            return entry
+        if self.ranges and self.ranges.covers(key):
+            return None
+        return self.sources.settled_entry(key)
+
+    def chunks(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Chunk]:
+        """Entries with ``start <= key < stop`` in order, tombstones included."""
+        sources = self.sources
+        active = sources.memtable.chunks(start, stop, sequence=self.sequence, reverse=reverse)
+        runs = [Run(active, self.ranges)]
+        for memtable, _ in sources.frozen:
+            older = memtable.chunks(start, stop, sequence=self.sequence, reverse=reverse)
+            runs.append(Run(older, memtable.ranges))
+        for snapshot in sources.snapshots:
+            runs.append(Run(snapshot.chunks(start, stop, reverse=reverse), snapshot.ranges))
+        return merge(runs, reverse=reverse)
+
+    def release(self) -> None:
+        released, self._released = self._released, None
+        if released is not None:
+            # An append to a deque is atomic and takes no lock: this may run in a destructor, at
+            # any point of any thread.
+            released.append(self.sources.memtable)
+
+    def __del__(self) -> None:
+        self.release()
+
+
+_NO_FILES: Final[tuple[SnapshotReader, ...]] = ()
+
+
+class Catalog:
+    """Changes the set of files, and publishes it.
+
+    Attributes:
+        manifest: as it is on disk.
+        sources: what readers read.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        known: Manifest,
+        sources: Sources,
+        cache: BlockCache,
+    ) -> None:
+        self._fs = fs
+        self._directory = directory
+        self._cache = cache
+        self._lock = threading.Lock()
+        self.manifest = known
+        self.sources = sources
+
+    def _replace(self, **changes: Any) -> None:
+        known = self.manifest.next(**changes)
+        manifest.write(self._fs, self._directory, known)
+        self.manifest = known
+
+    def add_segment(self, first_sequence: int) -> None:
+        """Name a new tail in the manifest. The caller holds the commit lock."""
+        with self._lock:
+            if self.manifest.segments[-1] != first_sequence:
+                self._replace(segments=(*self.manifest.segments, first_sequence))
+
+    def freeze(self, next_sequence: int) -> Memtable:
+        """Set the active memtable aside and begin a new one. The caller holds the commit lock."""
+        with self._lock:
+            active, frozen, snapshots = self.sources
+            fresh = Memtable()
+            frozen = (Frozen(active, next_sequence), *frozen)
+            self.sources = Sources(fresh, frozen, snapshots)
+            return fresh
+
+    def take_snapshot_id(self) -> int:
+        """A new snapshot's id. It becomes durable with the manifest that names the snapshot."""
+        with self._lock:
+            number = self.manifest.next_snapshot_id
+            self.manifest = self.manifest.next(next_snapshot_id=number + 1)
+            return number
+
+    def install_flush(self, flushed: Frozen, snapshot: SnapshotReader | None) -> None:
+        """Put a durable snapshot (None: nothing was left) in the place of the oldest frozen
+        memtable, and remove the segments it covers."""
+        with self._lock:
+            kept = tuple(f for f in self.manifest.segments if f >= flushed.next_sequence)
+            dropped = [f for f in self.manifest.segments if f < flushed.next_sequence]
+            added = (snapshot,) if snapshot else _NO_FILES
+            self._replace(
+                segments=kept,
+                last_sequence=max(self.manifest.last_sequence, flushed.next_sequence - 1),
+                snapshots=(*(s.summary for s in added), *self.manifest.snapshots),
+            )
+            active, frozen, snapshots = self.sources
+            self.sources = Sources(active, frozen[:-1], (*added, *snapshots))
+        inside = self._fs.join(self._directory, LOG_DIRECTORY)
+        for first_sequence in dropped:
+            self._remove(self._fs.join(inside, segment.file_name(first_sequence)))
+
+    def install_merge(
+        self, inputs: tuple[SnapshotReader, ...], output: SnapshotReader | None
+    ) -> None:
+        """Put a durable snapshot (None: nothing was left) in the place of neighbouring ones."""
+        with self._lock:
+            snapshots = self.sources.snapshots
+            at = snapshots.index(inputs[0])
+            made = (output,) if output else _NO_FILES
+            merged = (*snapshots[:at], *made, *snapshots[at + len(inputs) :])
+            summaries: tuple[SnapshotSummary, ...] = tuple(s.summary for s in merged)
+            self._replace(snapshots=summaries)
+            self.sources = self.sources._replace(snapshots=merged)
+        for reader in inputs:
+            self._cache.forget(reader.summary.snapshot_id)
+            self._remove(reader.path)
+
+    def _remove(self, path: str) -> None:
+        # What cannot be removed now is removed by the next recovery: no manifest names it.
+        try:
+            self._fs.unlink(path)
+        except OSError:
+            return
+
+    def clear(self) -> None:
+        """Let go of the files, once the store is closed."""
+        self.sources = Sources(Memtable(), (), ())

@@ -1,0 +1,377 @@
+"""Rewrites settled data: memtable -> snapshot, snapshots -> one snapshot.
+
+Both run in one background thread, or inline where the file system has no threads. A flush that
+becomes due while a merge runs is done in the middle of it, so writers never wait for a merge.
+
+Invariants:
+    1. Inputs are immutable and the output is one new file, so a flush or merge that was killed, or
+       failed, is simply done again: its file is removed, by itself or by the next recovery.
+    2. The order of durable steps: the snapshot, the manifest that names it, then the unlink of what
+       it replaces.
+    3. A tombstone, a deleted range or an expired entry is dropped only where no older snapshot
+       could still hold what it hides.
+    4. Foreground work is let in after at most ``_SLICE_SECONDS`` of work: the interpreter would
+       otherwise pass its lock only every 5 ms.
+
+Source: size-tiered merging with a bound on space, as RocksDB's universal compaction. Levels were
+rejected: they rewrite more, and a single-node agent's store is a few files.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+from walkv.engine import recovery
+from walkv.engine.catalog import Catalog, Frozen
+from walkv.engine.merge import Chunk, Run, merge
+from walkv.engine.ranges import NO_RANGES, RangeSet
+from walkv.engine.snapshot import BlockCache, SnapshotReader, SnapshotWriter
+from walkv.engine.snapshot.reader import Partition
+from walkv.engine.vfs import FileSystem, SyncError
+from walkv.errors import CorruptionError, FormatError
+
+log = logging.getLogger("walkv")
+
+_SLICE_SECONDS: Final = 0.0003
+_REST_SECONDS: Final = 0.001
+_RETRY_SECONDS: Final = 1.0
+
+SPACE_RATIO: Final = 0.5
+"""Everything is merged once the newer snapshots have this share of the oldest one's size."""
+
+DEAD_RATIO: Final = 0.25
+"""Everything is merged once this share of all entries is known to be deleted."""
+
+TIER_COUNT: Final = 4
+"""So many snapshots of similar size are merged into one."""
+
+
+class Stopped(Exception):
+    """The store is closing; the work in hand is abandoned."""
+
+
+class Part(NamedTuple):
+    """A partition of one of the inputs of a merge. ``rank`` 0 is the newest input."""
+
+    rank: int
+    partition: Partition
+
+
+def pick(sizes: list[int], entry_count: int, dead_count: int) -> int:
+    """How many of the newest snapshots to merge now; 0 for none.
+
+    Args:
+        sizes: bytes of each snapshot, newest first.
+        entry_count: entries in all of them.
+        dead_count: how many of those are tombstones, or hidden by a deleted range.
+    """
+    if dead_count > entry_count * DEAD_RATIO:
+        return len(sizes)
+    if len(sizes) > 1 and sum(sizes[:-1]) >= sizes[-1] * SPACE_RATIO:
+        return len(sizes)
+    total = 0
+    for number, size in enumerate(sizes):
+        if number and size > 2 * total:
+            return number if number >= TIER_COUNT else 0
+        total += size
+    return 0
+
+
+class Compactor:
+    """Flushes and merges for one store.
+
+    Attributes:
+        urgent: somebody waits: work without rests.
+        error: why the last attempt failed, or None. A flush is tried again; merges stop for good
+            once an input has proved damaged.
+        flush_count, merge_count: finished so far.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        catalog: Catalog,
+        cache: BlockCache,
+        on_progress: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        self._fs = fs
+        self._snapshot_directory = fs.join(directory, recovery.SNAPSHOT_DIRECTORY)
+        self._catalog = catalog
+        self._cache = cache
+        self._on_progress = on_progress
+        self._on_failure = on_failure
+        self._condition = threading.Condition()
+        self._work_lock = threading.Lock()
+        self._flushing = False
+        self._wanted = False
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+        self._slice_began = 0.0
+        self._damaged: Exception | None = None
+        self.urgent = False
+        self.error: BaseException | None = None
+        self.flush_count = 0
+        self.merge_count = 0
+
+    def wake(self) -> None:
+        """There may be something to do."""
+        if not self._fs.threads:
+            self.work(merge_all=False)
+            return
+        with self._condition:
+            self._wanted = True
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(
+                    target=self._run, name="walkv-compaction", daemon=True
+                )
+                self._thread.start()
+            self._condition.notify()
+
+    def _run(self) -> None:
+        retry = False
+        while True:
+            with self._condition:
+                while not self._wanted and not self._stopping:
+                    if not self._condition.wait(_RETRY_SECONDS if retry else None):
+                        break
+                if self._stopping:
+                    return
+                self._wanted = False
+            try:
+                self.work(merge_all=False)
+                retry = False
+            except Stopped:
+                return
+            except Exception as error:  # noqa: BLE001  # the thread outlives whatever a flush meets
+                log.warning("walkv: background work failed, will try again: %s", error)
+                retry = not isinstance(error, (SyncError, CorruptionError, FormatError))
+
+    def work(self, *, merge_all: bool) -> None:
+        """Flush what is frozen, then merge what is due (or everything).
+
+        Raises:
+            OSError: a write failed; nothing has changed, and it may be tried again.
+            SyncError: the store has failed.
+            CorruptionError: an input is damaged; nothing has changed.
+            Stopped: the store is closing.
+        """
+        with self._work_lock:
+            try:
+                self._flush_all()
+                if merge_all:
+                    self._merge(len(self._catalog.sources.snapshots))
+                elif self._damaged is None:
+                    while count := self._due():
+                        self._merge(count)
+                self.error = None
+            except Stopped:
+                raise
+            except SyncError as error:
+                self.error = error.error
+                self._on_failure(error.error)
+                raise
+            except (CorruptionError, FormatError) as error:
+                self.error = self._damaged = error
+                raise
+            except Exception as error:
+                self.error = error
+                raise
+            finally:
+                self._on_progress()
+
+    def stop(self) -> None:
+        """Abandon a merge that is running and end the thread. Frozen memtables stay frozen."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def flush_at_close(self) -> None:
+        """Flush what is frozen after ``stop``."""
+        self.urgent = True
+        with self._work_lock:
+            self._flush_all()
+
+    def _pause(self) -> None:
+        """Between two small pieces of work: let the foreground in, see to what is urgent."""
+        now = time.perf_counter()
+        if now - self._slice_began < _SLICE_SECONDS:
+            return
+        if not self._flushing:
+            if self._stopping:
+                raise Stopped
+            self._flush_all()
+        if self._fs.threads:
+            # Without urgency rest longer than the slice; sleep(0) still passes the lock on.
+            time.sleep(0 if self.urgent else _REST_SECONDS)
+        self._slice_began = time.perf_counter()
+
+    def _flush_all(self) -> None:
+        self._flushing = True
+        try:
+            while frozen := self._catalog.sources.frozen:
+                self._flush(frozen[-1])
+                self._on_progress()
+        finally:
+            self._flushing = False
+
+    def _flush(self, frozen: Frozen) -> None:
+        bottom = not self._catalog.sources.snapshots
+        memtable = frozen.memtable
+        ranges = NO_RANGES if bottom else memtable.ranges
+        chunks = memtable.sorted_chunks(self._pause)
+        reader = self._write([Run(chunks, NO_RANGES)], ranges, bottom)
+        self._install(reader, lambda: self._catalog.install_flush(frozen, reader))
+        self.flush_count += 1
+
+    def _install(self, reader: SnapshotReader | None, install: Callable[[], None]) -> None:
+        try:
+            install()
+        except OSError:
+            # The manifest could not be written, so nothing names the new file.
+            if reader is not None:
+                reader.close()
+                self._remove(reader.path)
+            raise
+
+    def _remove(self, path: str) -> None:
+        try:
+            self._fs.unlink(path)
+        except OSError as error:
+            log.warning("walkv: %s could not be removed, recovery will: %s", path, error)
+
+    def _due(self) -> int:
+        snapshots = self._catalog.sources.snapshots
+        entry_count = sum(s.summary.entry_count for s in snapshots)
+        dead_count = sum(s.summary.tombstone_count for s in snapshots)
+        for number, newer in enumerate(snapshots):
+            if newer.ranges:
+                dead_count += sum(s.covered_count(newer.ranges) for s in snapshots[number + 1 :])
+        return pick([s.summary.size_bytes for s in snapshots], entry_count, dead_count)
+
+    def _merge(self, count: int) -> None:
+        snapshots = self._catalog.sources.snapshots
+        inputs = snapshots[:count]
+        bottom = count == len(snapshots)
+        if not inputs or (len(inputs) == 1 and _settled(inputs[0])):
+            return
+        ranges = NO_RANGES
+        if not bottom:
+            for reader in inputs:
+                ranges = ranges.union(reader.ranges)
+        output = self._write(self._merged(inputs, bottom), ranges, bottom)
+        self._install(output, lambda: self._catalog.install_merge(inputs, output))
+        self.merge_count += 1
+
+    def _merged(self, inputs: tuple[SnapshotReader, ...], bottom: bool) -> Iterator[Run | Part]:
+        """What the output is made of, in key order: partitions that overlap nothing, to be copied
+        as they are, and runs to be merged."""
+        hidden = NO_RANGES
+        hidden_by: list[RangeSet] = []
+        for reader in inputs:
+            hidden_by.append(hidden)
+            hidden = hidden.union(reader.ranges)
+        for cluster in _clusters(inputs):
+            rank, partition = cluster[0]
+            touched = hidden_by[rank].touches(partition.first_key, partition.last_key)
+            if len(cluster) == 1 and partition.plain and not touched:
+                yield cluster[0]
+                continue
+            runs = []
+            for number, reader in enumerate(inputs):
+                numbers = [part.number for rank, part in cluster if rank == number]
+                chunks = chain.from_iterable(map(reader.partition_chunks, numbers))
+                runs.append(Run(chunks, reader.ranges))
+            yield Run(merge(runs), NO_RANGES)
+
+    def _write(self, pieces: Any, ranges: RangeSet, bottom: bool) -> SnapshotReader | None:
+        """Write the pieces into a new snapshot, durable; None if nothing is left of them."""
+        catalog = self._catalog
+        store_id = catalog.manifest.store_id
+        snapshots = catalog.sources.snapshots
+        number = catalog.take_snapshot_id()
+        self._slice_began = time.perf_counter()
+        writer = SnapshotWriter(self._fs, self._snapshot_directory, store_id, number, ranges=ranges)
+        try:
+            for piece in pieces:
+                if isinstance(piece, Part):
+                    self._copy(writer, snapshots[piece.rank], piece.partition)
+                else:
+                    self._rewrite(writer, piece.chunks, bottom)
+            if not writer.entry_count and not ranges:
+                writer.abandon()
+                return None
+            writer.finish()
+        except BaseException:
+            self._abandon(writer)
+            raise
+        return SnapshotReader(self._fs, writer.path, store_id, number, self._cache)
+
+    def _abandon(self, writer: SnapshotWriter) -> None:
+        try:
+            writer.abandon()
+        except OSError as error:
+            log.warning("walkv: %s could not be removed, recovery will: %s", writer.path, error)
+
+    def _rewrite(self, writer: SnapshotWriter, chunks: Iterator[Chunk], bottom: bool) -> None:
+        for keys, pairs, plain in chunks:
+            if not plain and bottom:
+                now_ms = self._fs.wall_time_ns() // 1_000_000
+                kept = [
+                    (key, pair)
+                    for key, pair in zip(keys, pairs, strict=True)
+                    if not _is_dead(pair[0], now_ms)
+                ]
+                keys, pairs = [key for key, _ in kept], [pair for _, pair in kept]
+            if keys:
+                items = [pair[0] for pair in pairs]
+                writer.add(keys, items, [pair[1] for pair in pairs], plain)
+            self._pause()
+
+    def _copy(self, writer: SnapshotWriter, reader: SnapshotReader, part: Partition) -> None:
+        pages, index = reader.raw_partition(part.number)
+        copied = []
+        for page in pages:
+            copied.append(page)
+            self._pause()
+        writer.copy_partition(
+            copied,
+            index,
+            first_key=part.first_key,
+            last_key=part.last_key,
+            entry_count=part.entry_count,
+            last_sequence=reader.summary.last_sequence,
+        )
+
+
+def _is_dead(item: Any, now_ms: int) -> bool:
+    return item is None or (type(item) is list and item[0] <= now_ms)
+
+
+def _settled(reader: SnapshotReader) -> bool:
+    """Whether rewriting this snapshot alone would change nothing."""
+    return not reader.ranges and all(part.plain for part in reader.partitions())
+
+
+def _clusters(inputs: tuple[SnapshotReader, ...]) -> Iterator[list[Part]]:
+    """Partitions of all inputs in key order, those that overlap each other together."""
+    parts = [Part(rank, part) for rank, reader in enumerate(inputs) for part in reader.partitions()]
+    parts.sort(key=lambda part: part.partition.first_key)
+    cluster: list[Part] = []
+    last_key = b""
+    for part in parts:
+        if cluster and part.partition.first_key > last_key:
+            yield cluster
+            cluster = []
+        cluster.append(part)
+        last_key = max(last_key, part.partition.last_key)
+    if cluster:
+        yield cluster

@@ -1,0 +1,613 @@
+"""The engine: one writing opener of a store. Commits, rotation, and the life of the store.
+
+The life of a commit:
+
+    1. under the commit lock: sequence numbers, one frame handed to the OS, then published: the
+       log's position, the sequence and the memtable move together. Now it is visible, and it
+       survives ``kill -9``.
+    2. outside the lock: wait as the sync policy asks. Now it is acknowledged.
+
+Invariants:
+    1. Publishing is a row of plain assignments without a call, so that no signal handler (Ctrl-C)
+       can come between them; before it, a commit can be undone, after it, it has happened.
+    2. The memtable never shows what the log does not hold.
+    3. Once the store has failed, was closed, or woke up in a forked child, nothing is written.
+
+Source: the split of "visible" and "durable" is every group-committing log's; see
+``docs/durability.md`` for what follows for readers.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Final
+
+from walkv import limits
+from walkv.engine import batch, frame, manifest, recovery, wal
+from walkv.engine.catalog import Catalog, ReadPoint, Sources
+from walkv.engine.compaction import Compactor, Stopped
+from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, NO_VIEW, Memtable
+from walkv.engine.reads import ReadSide
+from walkv.engine.recovery import RecoveryReport
+from walkv.engine.snapshot import BlockCache
+from walkv.engine.vfs import FileSystem, Lock, LockHeldError, SyncError
+from walkv.engine.wal import IDLE_SECONDS, Log, Syncer, SyncPolicy, WriteBack, WriteThrough
+from walkv.errors import (
+    ClosedError,
+    FormatError,
+    LockedError,
+    StoreFailedError,
+    WalkvError,
+)
+
+log = logging.getLogger("walkv")
+
+_CLOSE_FLUSH_BYTES: Final = 256 * limits.KIB
+"""A memtable larger than this is settled at close, so that the next open has little to replay."""
+
+_STALL_SECONDS: Final = 0.1
+
+Check = Callable[[], None]
+"""Called under the commit lock before a commit is written; raises to refuse it."""
+
+
+class Engine(ReadSide):
+    """See the module. Made by ``open_engine``.
+
+    Attributes:
+        report: what recovery found and did.
+        policy: the store's sync policy.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        policy: SyncPolicy,
+        lock: Lock,
+        cache: BlockCache,
+        memtable_bytes: int,
+    ) -> None:
+        super().__init__()
+        self._fs = fs
+        self.path = directory
+        self.policy = policy
+        self._file_lock = lock
+        self._cache = cache
+        self.memtable_bytes = memtable_bytes
+        self._room = threading.Condition(self._lock)
+        self._pack = batch.make_packer()
+        self._sequence = 0
+        self._room_at = memtable_bytes // 2
+        self.failure: BaseException | None = None
+        self._forget_fork = fs.on_fork(self._in_child)
+
+    def start(self, create: bool) -> None:
+        """Recover, or create, the store; the lock is held."""
+        began = self._fs.monotonic()
+        fs, directory = self._fs, self.path
+        if recovery.is_new(fs, directory):
+            if not create:
+                raise not_found(directory)
+            tail = recovery.create(fs, directory, self._make_first)
+            known = manifest.read(fs, directory)
+            sources = Sources(Memtable(), (), ())
+            report = RecoveryReport(created=True)
+        else:
+            findings = recovery.look(fs, directory, self._cache)
+            tail, report = recovery.act(fs, directory, findings)
+            known = findings.manifest
+            sources = Sources(findings.memtable, (), findings.snapshots)
+            self._sequence = findings.last_sequence
+        self._catalog = Catalog(fs, directory, known, sources, self._cache)
+        self._memtable = sources.memtable
+        self._log = Log(
+            fs,
+            fs.join(directory, recovery.LOG_DIRECTORY),
+            known.store_id,
+            tail,
+            self._fail,
+        )
+        self._syncer = Syncer(self._log, fs, self._mark_idle)
+        self.compactor = Compactor(
+            fs, directory, self._catalog, self._cache, self._on_compacted, self._fail
+        )
+        with self._lock:
+            if not report.clean:
+                self._rotate()
+            if self._memtable.bytes_used >= self._room_at:
+                self._make_room()
+        self.report = replace(report, elapsed_seconds=fs.monotonic() - began)
+        if not report.clean or report.removed_files:
+            log.info("walkv: %s: %s", directory, self.report)
+
+    def _make_first(self, directory: str, store_id: bytes) -> wal.Tail:
+        return wal.create_segment(self._fs, directory, store_id, 1)
+
+    # -- commits ---------------------------------------------------------------------------------
+
+    # Hot: one put, the commonest commit.
+    def append_one(self, key: bytes, value: bytes) -> int:
+        """Commit one put; returns its position in the log. The commit lock is held."""
+        if self._stop is not None:
+            raise self._stop()
+        memtable = self._memtable
+        if memtable.bytes_used >= self._room_at:
+            memtable = self._make_room()
+        older = None
+        if memtable.newest_view != NO_VIEW:
+            self._drain_released()
+            older = memtable.kept_version(memtable.table.get(key))
+        sequence = self._sequence + 1
+        added_bytes = len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+        write_ahead_log = self._log
+        try:
+            end = write_ahead_log.write(self._pack((key, value)), 1, sequence)
+        except BaseException as error:
+            self._undo(error)
+            raise
+        # Published: no call below, see invariant 1.
+        write_ahead_log.position = end
+        self._sequence = sequence
+        memtable.table[key] = (sequence, value, 0, older)
+        memtable.bytes_used += added_bytes
+        return end
+
+    def put(self, key: bytes, value: bytes, policy: SyncPolicy | None) -> int:
+        """Commit one put and wait as the policy asks; returns its sequence."""
+        with self._lock:
+            end = self.append_one(key, value)
+            sequence = self._sequence
+        self.settle(end, policy)
+        return sequence
+
+    def append(self, operations: list[Any], check: Check | None = None) -> tuple[int, int]:
+        """Commit a batch; the commit lock is held.
+
+        Args:
+            operations: subjects and items in turn, as in ``batch``; not empty, within limits.
+        Returns:
+            Its position in the log, and the sequence of its last operation.
+        """
+        self.check()
+        memtable = self._memtable
+        if memtable.bytes_used >= self._room_at:
+            memtable = self._make_room()
+        if check is not None:
+            check()
+        self._drain_released()
+        first_sequence = self._sequence + 1
+        prepared = memtable.prepare(operations, first_sequence)
+        count = len(operations) // 2
+        changes, update = prepared.changes, memtable.table.update
+        last_sequence = self._sequence + count
+        try:
+            end = self._log.write(batch.encode(operations), count, first_sequence)
+        except BaseException as error:
+            self._undo(error)
+            raise
+        # Published, as above. The one call is of C code, which no signal handler interrupts;
+        # readers wait it out, and look at the ranges before they look at the table.
+        self._log.position = end
+        self._sequence = last_sequence
+        self._applying = True
+        try:
+            update(changes)
+        except MemoryError as error:
+            self._fail(error)
+            raise
+        finally:
+            memtable.ranges = prepared.ranges
+            memtable.range_writes = prepared.range_writes
+            memtable.bytes_used = prepared.bytes_used
+            self._applying = False
+        return end, last_sequence
+
+    def commit(
+        self, operations: list[Any], policy: SyncPolicy | None, check: Check | None = None
+    ) -> int:
+        """Commit a batch and wait as the policy asks; returns its last sequence."""
+        with self._lock:
+            end, sequence = self.append(operations, check)
+        self.settle(end, policy)
+        return sequence
+
+    def try_append(self, key: bytes, value: bytes) -> tuple[int, int] | None:
+        """As ``append`` for one put, if that can be done without waiting; else None."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._memtable.bytes_used >= self._room_at and self._stop is None:
+                return None
+            return self.append_one(key, value), self._sequence
+        finally:
+            self._lock.release()
+
+    def try_commit(self, operations: list[Any], check: Check | None) -> tuple[int, int] | None:
+        """As ``append`` if that can be done without waiting for anything, else None."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            if self._memtable.bytes_used >= self._room_at and self._stop is None:
+                return None
+            return self.append(operations, check)
+        finally:
+            self._lock.release()
+
+    # Hot.
+    def settle(self, position: int, policy: SyncPolicy | None) -> None:
+        """Wait until a commit that ends at ``position`` is acknowledged under a policy.
+
+        Raises:
+            StoreFailedError: the sync failed; the commit is visible and may not be durable.
+        """
+        if policy is None:
+            policy = self.policy
+        kind = type(policy)
+        if kind is WriteBack:
+            self.settle_back(position, policy)  # type: ignore[arg-type]  # told by its type
+            return
+        if kind is WriteThrough:
+            self._log.sync()
+        else:
+            self._log.wait(position)
+        if self._syncer.armed_seconds > IDLE_SECONDS:
+            self._syncer.arm(IDLE_SECONDS)
+
+    def settle_back(self, position: int, policy: WriteBack) -> None:
+        unsynced_bytes = position - self._log.durable
+        syncer = self._syncer
+        if unsynced_bytes * 2 > policy.max_unsynced_bytes:
+            if unsynced_bytes > policy.max_unsynced_bytes:
+                self._log.wait(position - policy.max_unsynced_bytes)
+            elif not syncer.requested:
+                syncer.request()
+        if syncer.armed_seconds > policy.interval_seconds:
+            syncer.arm(policy.interval_seconds)
+        if not self._fs.threads:
+            syncer.poll()
+
+    @property
+    def durable_position(self) -> int:
+        return self._log.durable
+
+    @property
+    def syncer(self) -> Syncer:
+        return self._syncer
+
+    @property
+    def write_log(self) -> Log:
+        return self._log
+
+    def _undo(self, error: BaseException) -> None:
+        """Take back a frame that was not written whole.
+
+        Raises:
+            OSError: in place of an ``OSError``, and saying more.
+            StoreFailedError: it could not be taken back.
+        """
+        try:
+            self._log.undo()
+        except OSError as second:
+            self._fail(second)
+            raise wal.failed(second) from second
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: this commit was not written, everything before it is kept, and "
+                "the store goes on; free some space or see to the disk, and try again",
+                self.path,
+            ) from error
+
+    # -- rotation --------------------------------------------------------------------------------
+
+    def _rotate(self) -> None:
+        """Seal the tail and go on in a new segment. The commit lock is held.
+
+        Raises:
+            OSError: it could not be done; the store is as before, except that the tail may be
+                sealed, and the next attempt goes on from there.
+        """
+        next_sequence = self._sequence + 1
+        if next_sequence == self._log.first_sequence:
+            next_sequence += 1
+        self._log.seal(next_sequence)
+        try:
+            tail = self._log.create_next(next_sequence)
+            try:
+                self._catalog.add_segment(next_sequence)
+            except OSError:
+                tail.file.close()
+                raise
+        except SyncError as error:
+            self._fail(error.error)
+            raise wal.failed(error.error) from error.error
+        self._log.enter(tail)
+        self._sequence = next_sequence - 1
+
+    def _freeze(self) -> None:
+        self._rotate()
+        self._memtable = self._catalog.freeze(self._sequence + 1)
+        self._set_room()
+
+    def _set_room(self) -> None:
+        # With nothing frozen, half of the budget fills before the next freeze; while a flush runs
+        # writers may go on until both together have used it up.
+        frozen = self._catalog.sources.frozen
+        if frozen:
+            used = sum(f.memtable.bytes_used for f in frozen)
+            self._room_at = max(self.memtable_bytes - used, 0)
+        else:
+            self._room_at = self.memtable_bytes // 2
+
+    def _make_room(self) -> Memtable:
+        """Freeze the memtable, waiting for the flush before if there must be. Holds the lock.
+
+        Raises:
+            OSError: the flush that would make room fails (a full disk, most likely).
+        """
+        compactor = self.compactor
+        while self._catalog.sources.frozen or self._crowded():
+            compactor.urgent = True
+            if not self._fs.threads:
+                compactor.wake()
+                self._set_room()
+                continue
+            error = compactor.error
+            compactor.wake()
+            self._room.wait(_STALL_SECONDS)
+            self.check()
+            if isinstance(error, OSError) and compactor.error is error:
+                raise OSError(
+                    error.errno,
+                    f"{error.strerror}: the store's memory is full and cannot be written out; this "
+                    "commit was not written, everything before it is kept; free some space",
+                    self.path,
+                ) from error
+            if self._memtable.bytes_used < self._room_at:
+                return self._memtable
+        compactor.urgent = False
+        if self._memtable.bytes_used >= self._room_at:
+            try:
+                self._freeze()
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"{error.strerror}: a new log segment could not be begun; this commit was not "
+                    "written, everything before it is kept; free some space",
+                    self.path,
+                ) from error
+            if self._fs.threads:
+                compactor.wake()
+            else:
+                self._flush_inline()
+        return self._memtable
+
+    def _flush_inline(self) -> None:
+        try:
+            self.compactor.wake()
+        except (OSError, SyncError, WalkvError):
+            # The commit that happened to trigger the flush is not its owner: the compactor keeps
+            # the error, and whoever runs out of room gets it.
+            self.check()
+
+    def _crowded(self) -> bool:
+        many = len(self._catalog.sources.snapshots) >= limits.MAX_SNAPSHOTS
+        return many and self.compactor.error is None
+
+    def _on_compacted(self) -> None:
+        if self._fs.threads:
+            with self._room:
+                self._set_room()
+                self._room.notify_all()
+        else:
+            self._set_room()
+
+    def compact(self) -> None:
+        """Write everything into one snapshot without anything deleted; waits for it."""
+        with self._lock:
+            self.check()
+            if len(self._memtable) or self._memtable.ranges:
+                self._freeze()
+        self.compactor.urgent = True
+        try:
+            self.compactor.work(merge_all=True)
+        except SyncError as error:
+            raise wal.failed(error.error) from error.error
+        except Stopped:
+            self.check()
+        finally:
+            self.compactor.urgent = False
+
+    # -- life ------------------------------------------------------------------------------------
+
+    def sync(self) -> None:
+        """Make everything committed so far durable."""
+        self.check()
+        self._log.wait(self._log.position)
+
+    def _mark_idle(self) -> None:
+        with self._lock:
+            write_ahead_log = self._log
+            quiet = write_ahead_log.durable == write_ahead_log.position
+            if self._stop is None and quiet and write_ahead_log.unmarked:
+                try:
+                    write_ahead_log.mark(frame.SYNC_MARKER, self._sequence + 1)
+                except OSError as error:
+                    self._undo_mark(error)
+
+    def _undo_mark(self, error: OSError) -> None:
+        # Nobody waits for a mark, so nobody is told, unless it cannot even be taken back.
+        try:
+            self._log.undo()
+        except OSError:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop for good: what comes next may not be written over lost data."""
+        if self.failure is None:
+            self.failure = error
+            log.error("walkv: %s: the store has failed: %s", self.path, error)
+        if self._stop is None:
+            self._stop = self._refuse_failed
+
+    def _refuse_failed(self) -> WalkvError:
+        error = wal.failed(self.failure or OSError("unknown"))
+        error.__cause__ = self.failure
+        return error
+
+    def _refuse_closed(self) -> WalkvError:
+        return ClosedError(f"{self.path}: this store was closed; open it again to use it")
+
+    def _refuse_forked(self) -> WalkvError:
+        return StoreFailedError(
+            f"{self.path}: this store was opened before the process forked, and belongs to the "
+            "parent; open stores in the child, after the fork, or use the 'spawn' start method"
+        )
+
+    def _in_child(self) -> None:
+        # Other threads do not exist here and may have held the locks.
+        self._stop = self._refuse_forked
+        self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
+        self._file_lock.release()
+
+    @property
+    def closed(self) -> bool:
+        return self._stop == self._refuse_closed
+
+    def close(self) -> None:
+        """Settle what is unsettled, say so in the log, and give the lock back.
+
+        Raises:
+            StoreFailedError: the last sync failed.
+        """
+        with self._lock:
+            if self._stop == self._refuse_closed or self._stop == self._refuse_forked:
+                return
+            healthy = self._stop is None
+            self._stop = self._refuse_closed
+            self._room.notify_all()
+        self._forget_fork()
+        try:
+            self.compactor.urgent = True
+            self.compactor.stop()
+            if healthy:
+                self._settle_at_close()
+            self._syncer.stop()
+            with self._lock:
+                if healthy and self.failure is None:
+                    self._log.close(self._sequence + 1)
+                else:
+                    self._log.abandon()
+        finally:
+            self._catalog.clear()
+            self._file_lock.release()
+
+    def _settle_at_close(self) -> None:
+        try:
+            with self._lock:
+                if self._memtable.bytes_used > _CLOSE_FLUSH_BYTES:
+                    self._freeze()
+            self.compactor.flush_at_close()
+        except (OSError, SyncError, WalkvError) as error:
+            # Nothing is lost: the log has it, and the next open replays it.
+            log.warning("walkv: %s: not settled at close: %s", self.path, error)
+            if isinstance(error, SyncError):
+                self._fail(error.error)
+
+    def point_in_commit(self) -> ReadPoint:
+        """A read point taken while the commit lock is held, to validate a transaction."""
+        return self._pin()
+
+
+def open_engine(
+    directory: str,
+    *,
+    policy: SyncPolicy,
+    create: bool,
+    memtable_bytes: int,
+    cache_bytes: int,
+    fs: FileSystem,
+) -> Engine:
+    """Take the lock, recover, and return a running engine.
+
+    Raises:
+        LockedError: another opener writes to the store.
+        FileNotFoundError: there is no store and ``create`` is false.
+        FormatError: not a store, or of a newer format.
+        CorruptionError: durable data is damaged or missing.
+        OSError: from the file system.
+    """
+    directory = fs.absolute(directory)
+    _prepare_directory(fs, directory, create)
+    lock_path = fs.join(directory, recovery.LOCK_NAME)
+    try:
+        lock = fs.lock(lock_path)
+    except LockHeldError as error:
+        raise locked(directory, lock_path, error.holder) from None
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: the store cannot be opened for writing; see to the permissions, or "
+            "open it with read_only=True",
+            directory,
+        ) from error
+    try:
+        engine = Engine(fs, directory, policy, lock, BlockCache(cache_bytes), memtable_bytes)
+        try:
+            engine.start(create)
+        except SyncError as error:
+            raise wal.failed(error.error) from error.error
+    except BaseException:
+        lock.release()
+        raise
+    network = fs.network_name(directory)
+    if network is not None:
+        warnings.warn(
+            f"{directory} is on a network file system ({network}), where locks and syncs may not "
+            "do what walkv relies on; use a local disk for data you must not lose",
+            stacklevel=4,
+        )
+    return engine
+
+
+def _prepare_directory(fs: FileSystem, directory: str, create: bool) -> None:
+    if fs.is_directory(directory):
+        if recovery.is_new(fs, directory) and not create:
+            raise not_found(directory)
+        return
+    try:
+        fs.list(directory)
+    except FileNotFoundError:
+        if not create:
+            raise not_found(directory) from None
+        fs.make_directory(directory)
+    except NotADirectoryError:
+        raise FormatError(
+            f"{directory}: this is a file, and a walkv store is a directory; choose another path",
+            path=directory,
+            supported=(manifest.FORMAT_VERSION,),
+        ) from None
+
+
+def not_found(directory: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        2, "there is no walkv store here; open it with create=True to make one", directory
+    )
+
+
+def locked(directory: str, lock_path: str, holder: dict[str, Any]) -> LockedError:
+    pid, host = holder.get("pid"), holder.get("host")
+    who = f"process {pid} on {host}" if pid else "another opener"
+    return LockedError(
+        f"{directory}: {who} has this store open for writing, and only one may; close it there, "
+        "or open it here with read_only=True",
+        path=lock_path,
+        pid=pid if isinstance(pid, int) else None,
+        host=host if isinstance(host, str) else None,
+    )

@@ -1,0 +1,152 @@
+"""A read-only opener: follows a store that another process may be writing, and writes nothing.
+
+Invariants:
+    1. No lock is taken and nothing on disk changes, not even a time stamp that the file system
+       does not set by itself.
+    2. Between two calls of ``refresh`` reads give the same answers.
+    3. What a live writer is in the middle of writing is not yet there; only what stays bad when
+       read again is damage.
+
+Source: tailing the log, as a PostgreSQL standby does. Reading the writer's memory was rejected: it
+ties the reader to a living writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from walkv.engine import frame, manifest, recovery
+from walkv.engine.catalog import Catalog, Sources
+from walkv.engine.reads import ReadSide
+from walkv.engine.recovery import Findings, RecoveryReport
+from walkv.engine.snapshot import BlockCache
+from walkv.engine.vfs import FileSystem
+from walkv.errors import ClosedError, CorruptionError, ReadOnlyError, StoreFailedError, WalkvError
+
+_ATTEMPTS: Final = 20
+_PAUSE_SECONDS: Final = 0.01
+
+
+class Follower(ReadSide):
+    """See the module. ``report`` says what was found when it was opened."""
+
+    def __init__(self, fs: FileSystem, directory: str, cache: BlockCache) -> None:
+        super().__init__()
+        self._fs = fs
+        self.path = directory
+        self._cache = cache
+        began = fs.monotonic()
+        self._load()
+        found = self._findings
+        self.report = RecoveryReport(
+            clean=found.tail.clean,
+            segment_count=len(found.manifest.segments),
+            frame_count=found.frame_count,
+            operation_count=found.operation_count,
+            last_sequence=found.last_sequence,
+            elapsed_seconds=fs.monotonic() - began,
+        )
+        self._forget_fork: Callable[[], None] = fs.on_fork(self._in_child)
+
+    def _load(self) -> None:
+        """Read the store anew. The files may change hands while they are read: try again then."""
+        path = self._fs.join(self.path, manifest.NAME)
+        for attempt in range(_ATTEMPTS):
+            before = self._fs.fingerprint(path)
+            try:
+                found = recovery.look(self._fs, self.path, self._cache)
+            except (CorruptionError, FileNotFoundError):
+                if attempt == _ATTEMPTS - 1:
+                    raise
+                if self._fs.fingerprint(path) == before and attempt > 1:
+                    raise
+                self._fs.sleep(_PAUSE_SECONDS)
+                continue
+            self._findings: Findings = found
+            self._fingerprint = before
+            self._sequence = found.last_sequence
+            sources = Sources(found.memtable, (), found.snapshots)
+            self._catalog = Catalog(self._fs, self.path, found.manifest, sources, self._cache)
+            return
+
+    def refresh(self) -> bool:
+        """Take in what the writer has committed since; returns whether there was anything.
+
+        Raises:
+            CorruptionError: what was there is damaged.
+        Cost: one ``stat`` and one read of the log's end; after a flush or merge by the writer, a
+            replay of the unsettled log.
+        """
+        with self._lock:
+            self.check()
+            before = self._sequence
+            path = self._fs.join(self.path, manifest.NAME)
+            if self._fs.fingerprint(path) != self._fingerprint or not self._continues():
+                self._load()
+                return self._sequence != before
+            found = self._findings
+            # Scans that are running read at their own sequence; keep what they may need.
+            self._drain_released()
+            self._applying = True
+            try:
+                recovery.replay(found.tail.scanner, found)
+            finally:
+                self._applying = False
+            self._sequence = found.tail.scanner.next_sequence - 1
+            return self._sequence != before
+
+    def refuse_write(self) -> ReadOnlyError:
+        return ReadOnlyError(
+            f"{self.path}: this store was opened with read_only=True; open it without to write"
+        )
+
+    def _continues(self) -> bool:
+        """Whether the last frame read is still the one on disk: a writer may take back a commit
+        that it could not finish, and then write another in its place."""
+        scanner = self._findings.tail.scanner
+        last = scanner.last
+        if last is None:
+            return True
+        start = last.end_offset - frame.HEADER_BYTES - len(last.payload)
+        data = scanner.file.read(start, last.end_offset - start)
+        again = frame.decode(data, 0, salt=scanner.header.salt, offset=start)
+        return again == last
+
+    def _refuse_closed(self) -> WalkvError:
+        return ClosedError(f"{self.path}: this store was closed; open it again to use it")
+
+    def _refuse_forked(self) -> WalkvError:
+        return StoreFailedError(
+            f"{self.path}: this store was opened before the process forked, and belongs to the "
+            "parent; open stores in the child, after the fork"
+        )
+
+    def _in_child(self) -> None:
+        self._stop = self._refuse_forked
+
+    @property
+    def closed(self) -> bool:
+        return self._stop == self._refuse_closed
+
+    def close(self) -> None:
+        with self._lock:
+            if self._stop is None:
+                self._stop = self._refuse_closed
+                self._forget_fork()
+                self._findings.tail.scanner.file.close()
+                self._catalog.clear()
+
+
+def open_follower(directory: str, *, cache_bytes: int, fs: FileSystem) -> Follower:
+    """Open read-only.
+
+    Raises:
+        FileNotFoundError: there is no store.
+        FormatError: not a store, or of a newer format.
+        CorruptionError: durable data is damaged or missing.
+    """
+    directory = fs.absolute(directory)
+    if not fs.is_directory(directory) or recovery.is_new(fs, directory):
+        raise FileNotFoundError(2, "there is no walkv store here to read", directory)
+    return Follower(fs, directory, BlockCache(cache_bytes))

@@ -1,0 +1,244 @@
+"""The read side of an engine: look-ups, scans and views over the catalog's sources.
+
+Writers (``core``) and read-only followers (``follower``) share it.
+
+Invariants:
+    1. A read sees whole batches: it waits out the moment in which a batch of several operations
+       becomes visible.
+    2. A scan or view sees the store at the moment it was begun, whatever happens meanwhile.
+    3. An entry is absent from the moment its expiry has passed, by the wall clock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final
+
+from walkv.engine.batch import Item
+from walkv.engine.catalog import Catalog, ReadPoint
+from walkv.engine.memtable import NO_VIEW, Entry, Memtable
+from walkv.engine.snapshot import ABSENT, BlockCache
+from walkv.engine.vfs import FileSystem
+from walkv.errors import WalkvError
+
+NEEDS_READ: Final = ABSENT
+"""What ``get_cached`` returns where the answer is not in memory."""
+
+
+class ReadSide:
+    """Reads; see the module.
+
+    Attributes:
+        path: the store's directory, absolute.
+    """
+
+    _catalog: Catalog
+    _cache: BlockCache
+    _fs: FileSystem
+    _stop: Callable[[], WalkvError] | None
+    _sequence: int
+    path: str
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stop = None
+        self._applying = False
+        self._released: deque[Memtable] = deque()
+        self._views: dict[int, int] = {}
+
+    def check(self) -> None:
+        """Raise if the store is closed, has failed, or belongs to another process."""
+        if self._stop is not None:
+            raise self._stop()
+
+    @property
+    def catalog(self) -> Catalog:
+        return self._catalog
+
+    @property
+    def cache(self) -> BlockCache:
+        return self._cache
+
+    @property
+    def fs(self) -> FileSystem:
+        return self._fs
+
+    @property
+    def sequence(self) -> int:
+        """The sequence of the last operation committed."""
+        return self._sequence
+
+    # Hot.
+    def get(self, key: bytes) -> bytes | None:
+        if self._stop is not None:
+            raise self._stop()
+        if self._applying:
+            self._wait_for_batch()
+        sources = self._catalog.sources
+        memtable = sources.memtable
+        # Ranges first: a batch that deletes a range and puts a key of it changes the table first.
+        ranges = memtable.ranges
+        entry = memtable.table.get(key)
+        if entry is not None:
+            if entry[2] and entry[2] <= self.now_ms():
+                return None
+            return entry[1]
+        if ranges and ranges.covers(key):
+            return None
+        item = sources.settled_item(key)
+        if type(item) is list:
+            return self._unexpired(item)
+        return item  # type: ignore[no-any-return]  # an item that is no list is bytes or None
+
+    def get_cached(self, key: bytes) -> Any:
+        """As ``get``, but ``NEEDS_READ`` where the answer takes a read of a file."""
+        if self._stop is not None:
+            raise self._stop()
+        if self._applying:
+            return NEEDS_READ
+        sources = self._catalog.sources
+        memtable = sources.memtable
+        ranges = memtable.ranges
+        entry = memtable.table.get(key)
+        if entry is not None:
+            item: Item = [entry[2], entry[1]] if entry[2] else entry[1]
+        elif ranges and ranges.covers(key):
+            item = None
+        else:
+            item = sources.settled_item(key, cached_only=True)
+        return self._unexpired(item) if type(item) is list else item
+
+    def _wait_for_batch(self) -> None:
+        with self._lock:
+            pass
+
+    def _unexpired(self, item: list[Any]) -> bytes | None:
+        expiry_ms, value = item
+        return value if expiry_ms > self.now_ms() else None
+
+    def now_ms(self) -> int:
+        return self._fs.wall_time_ns() // 1_000_000
+
+    def current_entry(self, key: bytes) -> Entry | None:
+        """The live entry of a key, or None. Right also while the commit lock is held."""
+        sources = self._catalog.sources
+        memtable = sources.memtable
+        ranges = memtable.ranges
+        entry = memtable.table.get(key)
+        if entry is None:
+            if ranges and ranges.covers(key):
+                return None
+            entry = sources.settled_entry(key)
+        return self.live(entry)
+
+    def live(self, entry: Entry | None) -> Entry | None:
+        """The entry, unless it is a tombstone or has expired."""
+        if entry is None or entry[1] is None:
+            return None
+        if entry[2] and entry[2] <= self.now_ms():
+            return None
+        return entry
+
+    def entry(self, key: bytes) -> Entry | None:
+        """The live entry of a key, or None."""
+        self.check()
+        if self._applying:
+            self._wait_for_batch()
+        return self.current_entry(key)
+
+    def pin(self) -> ReadPoint:
+        """The store as it is now, to be read in peace."""
+        with self._lock:
+            self.check()
+            return self._pin()
+
+    def _pin(self) -> ReadPoint:
+        self._drain_released()
+        sources = self._catalog.sources
+        memtable = sources.memtable
+        memtable.newest_view = self._sequence
+        token = id(memtable)
+        self._views[token] = self._views.get(token, 0) + 1
+        return ReadPoint(sources, memtable.ranges, self._sequence, self._released)
+
+    def _drain_released(self) -> None:
+        # The commit lock is held.
+        while self._released:
+            memtable = self._released.popleft()
+            token = id(memtable)
+            count = self._views.get(token, 0) - 1
+            if count > 0:
+                self._views[token] = count
+            else:
+                self._views.pop(token, None)
+                memtable.newest_view = NO_VIEW
+
+    def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
+        """Values of several keys, all of one moment."""
+        point = self.pin()
+        try:
+            found = []
+            for key in keys:
+                item = point.item(key)
+                found.append(self._unexpired(item) if type(item) is list else item)
+            return found
+        finally:
+            point.release()
+
+    def scan(
+        self,
+        point: ReadPoint,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: bool = False,
+    ) -> Iterator[Any]:
+        """Pairs of key and value (or keys) in order. The caller says what becomes of the point."""
+        left = limit
+        for keys, items in self.pages(point, start, stop, reverse=reverse):
+            if left is not None:
+                if left < len(keys):
+                    keys, items = keys[:left], items[:left]
+                left -= len(keys)
+            if keys_only:
+                yield from keys
+            else:
+                yield from zip(keys, items, strict=True)
+            if left is not None and left <= 0:
+                return
+
+    def pages(
+        self, point: ReadPoint, start: bytes, stop: bytes | None, *, reverse: bool = False
+    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        """Live keys and values in order, some at a time."""
+        if stop is not None and start >= stop:
+            return
+        for keys, items, plain in point.chunks(start, stop, reverse=reverse):
+            if self._stop is not None:
+                raise self._stop()
+            if not plain:
+                keys, items = self._living(keys, items)
+            if reverse:
+                keys, items = keys[::-1], items[::-1]
+            if keys:
+                yield keys, items
+
+    def _living(self, keys: list[bytes], items: list[Item]) -> tuple[list[bytes], list[bytes]]:
+        now_ms = self.now_ms()
+        living, values = [], []
+        for key, item in zip(keys, items, strict=True):
+            if type(item) is list:
+                if item[0] <= now_ms:
+                    continue
+                item = item[1]
+            if item is not None:
+                living.append(key)
+                values.append(item)
+        return living, values
+
+    def count(self, point: ReadPoint, start: bytes, stop: bytes | None) -> int:
+        return sum(len(keys) for keys, _ in self.pages(point, start, stop))

@@ -1,0 +1,316 @@
+"""Reads one snapshot file: look-ups through the cache, ordered chunks, and a full check.
+
+Invariants:
+    1. Opening reads the header and the footer; the root is read at the first use.
+    2. Nothing is returned from a page whose checksum was not verified.
+    3. A reader is immutable and thread-safe. Its descriptor closes with the last reference to it,
+       so a view may read a file that compaction has already unlinked.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, Final, NamedTuple, TypeVar
+
+from walkv.engine.merge import Chunk
+from walkv.engine.ranges import RangeSet
+from walkv.engine.snapshot import blocks, layout
+from walkv.engine.snapshot.blocks import Block, Index, Root
+from walkv.engine.snapshot.cache import SNAPSHOT_SHIFT, BlockCache
+from walkv.engine.snapshot.writer import SnapshotSummary
+from walkv.engine.vfs import File, FileSystem
+from walkv.errors import CorruptionError
+
+T = TypeVar("T")
+
+
+class _Absent:
+    """The type of ``ABSENT``: this snapshot says nothing about the key."""
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT: Final = _Absent()
+
+
+class Partition(NamedTuple):
+    """A stretch of a snapshot with its own index page, for merges that copy it whole."""
+
+    number: int
+    first_key: bytes
+    last_key: bytes
+    entry_count: int
+    plain: bool
+
+
+class SnapshotReader:
+    """An open snapshot.
+
+    Attributes:
+        summary: what the manifest keeps of it.
+        path: the file.
+    """
+
+    def __init__(
+        self, fs: FileSystem, path: str, store_id: bytes, snapshot_id: int, cache: BlockCache
+    ) -> None:
+        """Open and check header and footer.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            FormatError: a format this version does not read.
+            CorruptionError: damaged, or another store's, or another's name.
+        Cost: two reads.
+        """
+        self.path = path
+        self._file: File = fs.open(path)
+        header = layout.decode_header(self._file.read(0, layout.HEADER_BYTES), path)
+        if header.store_id != store_id or header.snapshot_id != snapshot_id:
+            raise CorruptionError(
+                "this snapshot belongs to another store or has another's name",
+                path=path,
+                offset_bytes=16,
+                expected=f"{store_id.hex()} {snapshot_id}",
+                found=f"{header.store_id.hex()} {header.snapshot_id}",
+            )
+        self._salt = header.salt
+        size = self._file.size()
+        offset = max(size - layout.FOOTER_BYTES, layout.HEADER_BYTES)
+        footer = layout.decode_footer(
+            self._file.read(offset, layout.FOOTER_BYTES), path, self._salt, offset
+        )
+        self._footer = footer
+        self.summary = SnapshotSummary(
+            snapshot_id, size, footer.entry_count, footer.tombstone_count, footer.last_sequence
+        )
+        self._cache = cache
+        self._pages = cache.pages
+        self._token_base = snapshot_id << SNAPSHOT_SHIFT
+        self._loaded_root: Root | None = None
+
+    @property
+    def _root(self) -> Root:
+        root = self._loaded_root
+        if root is None:
+            payload, _ = self._read_page(
+                layout.ROOT, self._footer.root_offset, self._footer.root_length
+            )
+            root = self._decode(blocks.decode_root, payload, self._footer.root_offset)
+            self._loaded_root = root
+        return root
+
+    @property
+    def ranges(self) -> RangeSet:
+        """Deleted ranges that hide entries of older snapshots."""
+        return self._root.ranges
+
+    def _read_page(self, kind: int, offset: int, length: int) -> tuple[bytes, bool]:
+        data = self._file.read(offset, length)
+        return layout.decode_page(data, kind, path=self.path, salt=self._salt, offset=offset)
+
+    def _decode(self, decode: Callable[[bytes], T], payload: bytes, offset: int) -> T:
+        try:
+            return decode(payload)
+        except (ValueError, TypeError, IndexError) as error:
+            raise CorruptionError(
+                f"page does not decode: {error}", path=self.path, offset_bytes=offset
+            ) from None
+
+    def _index(self, root: Root, number: int) -> Index:
+        offset = root.offsets[number] + root.data_lengths[number]
+        page: Index | None = self._pages.get(self._token_base + offset)
+        if page is not None:
+            page.hot = True
+            return page
+        payload, _ = self._read_page(layout.INDEX, offset, root.index_lengths[number])
+        index = self._decode(blocks.decode_index, payload, offset)
+        self._cache.add(self._token_base + offset, index)
+        return index
+
+    def _load_block(self, offset: int, length: int) -> Block:
+        payload, plain = self._read_page(layout.DATA, offset, length)
+        return self._decode(lambda raw: blocks.decode_data(raw, plain), payload, offset)
+
+    def find(self, key: bytes, *, cached_only: bool = False) -> tuple[Block, int] | _Absent | None:
+        """The block and position of a key.
+
+        Returns:
+            ``None`` if the key is not here; ``ABSENT`` if ``cached_only`` and that would take a
+            read.
+        Cost: O(log n); no read where the pages are cached, at most two elsewhere.
+        """
+        root = self._loaded_root
+        if root is None:
+            if cached_only:
+                return ABSENT
+            root = self._root
+        number = bisect_right(root.first_keys, key) - 1
+        if number < 0 or key > root.last_keys[number]:
+            return None
+        base = root.offsets[number]
+        index = self._pages.get(self._token_base + base + root.data_lengths[number])
+        if index is None:
+            if cached_only:
+                return ABSENT
+            index = self._index(root, number)
+        index.hot = True
+        at = bisect_right(index.first_keys, key) - 1
+        starts = index.starts
+        offset = base + starts[at]
+        token = self._token_base + offset
+        block = self._pages.get(token)
+        if block is None:
+            if not blocks.may_contain(index.filter, blocks.hash_key(key)):
+                return None
+            if cached_only:
+                return ABSENT
+            block = self._load_block(offset, starts[at + 1] - starts[at])
+            self._cache.add(token, block)
+        block.hot = True
+        keys = block.keys
+        position = bisect_left(keys, key)
+        if position < len(keys) and keys[position] == key:
+            return block, position
+        return None
+
+    def covered_count(self, ranges: RangeSet) -> int:
+        """At least how many entries here lie in the ranges: those of whole partitions."""
+        root = self._root
+        columns = zip(root.first_keys, root.last_keys, root.entry_counts, strict=True)
+        return sum(count for first, last, count in columns if ranges.encloses(first, last))
+
+    def partitions(self) -> list[Partition]:
+        root = self._root
+        return [
+            Partition(
+                number,
+                root.first_keys[number],
+                root.last_keys[number],
+                root.entry_counts[number],
+                bool(root.flags[number] & layout.FLAG_PLAIN),
+            )
+            for number in range(len(root.first_keys))
+        ]
+
+    def _blocks(
+        self, number: int, first: int, last: int, reverse: bool, keep: bool
+    ) -> Iterator[Block]:
+        """Blocks ``first`` to ``last`` of a partition. Adds to the cache only where there is room:
+        one scan must not empty it."""
+        root = self._root
+        index = self._index(root, number)
+        base = root.offsets[number]
+        starts, pages, cache = index.starts, self._pages, self._cache
+        order = range(last, first - 1, -1) if reverse else range(first, last + 1)
+        for at in order:
+            offset = base + starts[at]
+            page = pages.get(self._token_base + offset)
+            if page is None:
+                block = self._load_block(offset, starts[at + 1] - starts[at])
+                if keep and cache.has_room(block.cost_bytes):
+                    cache.add(self._token_base + offset, block)
+                yield block
+            else:
+                yield page
+
+    def chunks(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Chunk]:
+        """Entries with ``start <= key < stop``, a block at a time."""
+        root = self._root
+        low = max(bisect_right(root.first_keys, start) - 1, 0)
+        high = len(root.first_keys) if stop is None else bisect_left(root.first_keys, stop)
+        numbers = range(high - 1, low - 1, -1) if reverse else range(low, high)
+        for number in numbers:
+            if root.last_keys[number] < start:
+                continue
+            index = self._index(root, number)
+            first = max(bisect_right(index.first_keys, start) - 1, 0)
+            last = len(index.first_keys) - 1
+            if stop is not None:
+                last = bisect_left(index.first_keys, stop) - 1
+            for block in self._blocks(number, first, last, reverse, keep=True):
+                keys, items = block.keys, block.items
+                if keys[0] < start or (stop is not None and keys[-1] >= stop):
+                    begin = bisect_left(keys, start)
+                    end = len(keys) if stop is None else bisect_left(keys, stop)
+                    keys, items = keys[begin:end], items[begin:end]
+                if keys:
+                    yield Chunk(keys, items, block.plain)
+
+    def partition_chunks(self, number: int) -> Iterator[Chunk]:
+        """One partition's entries with (item, sequence) as items, past the cache; for merges."""
+        last = len(self._index(self._root, number).first_keys) - 1
+        for block in self._blocks(number, 0, last, reverse=False, keep=False):
+            pairs = list(zip(block.items, block.sequences(), strict=True))
+            yield Chunk(block.keys, pairs, block.plain)
+
+    def raw_partition(self, number: int) -> tuple[Iterator[bytes], bytes]:
+        """Data pages and index page of a partition, verified, without their checksums."""
+        root = self._root
+        base, length = root.offsets[number], root.data_lengths[number]
+        starts = self._index(root, number).starts
+
+        def pages() -> Iterator[bytes]:
+            for at, stop in pairwise(starts):
+                yield self._verified(layout.DATA, base + at, stop - at)
+
+        return pages(), self._verified(layout.INDEX, base + length, root.index_lengths[number])
+
+    def _verified(self, kind: int, offset: int, length: int) -> bytes:
+        data = self._file.read(offset, length)
+        layout.decode_page(data, kind, path=self.path, salt=self._salt, offset=offset)
+        return data[8:]
+
+    def check(self, progress: Callable[[int], None]) -> None:
+        """Read every page past the cache and hold it against its checksum and its neighbours.
+
+        Args:
+            progress: called with the number of bytes checked since the last call.
+        Raises:
+            CorruptionError: the first damage found.
+        """
+        payload, _ = self._read_page(
+            layout.ROOT, self._footer.root_offset, self._footer.root_length
+        )
+        root = self._decode(blocks.decode_root, payload, self._footer.root_offset)
+        previous = b""
+        entries = 0
+        for number in range(len(root.first_keys)):
+            base, length = root.offsets[number], root.data_lengths[number]
+            payload, _ = self._read_page(layout.INDEX, base + length, root.index_lengths[number])
+            index = self._decode(blocks.decode_index, payload, base + length)
+            for at, start in enumerate(index.starts[:-1]):
+                block = self._load_block(base + start, index.starts[at + 1] - start)
+                keys = block.keys
+                ordered = all(a < b for a, b in zip([previous, *keys], keys, strict=False))
+                hashes = map(blocks.hash_key, keys)
+                filtered = all(blocks.may_contain(index.filter, value) for value in hashes)
+                if not ordered or keys[0] != index.first_keys[at] or not filtered:
+                    raise CorruptionError(
+                        "keys do not agree with their order, index or filter",
+                        path=self.path,
+                        offset_bytes=base + start,
+                    )
+                previous = keys[-1]
+                entries += len(keys)
+                progress(index.starts[at + 1] - start)
+        if entries != self._footer.entry_count:
+            raise CorruptionError(
+                "the number of entries is not the one in the footer",
+                path=self.path,
+                offset_bytes=self._footer.root_offset,
+                expected=self._footer.entry_count,
+                found=entries,
+            )
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def entry_of(item: Any) -> tuple[bytes | None, int]:
+    """Value (None for a tombstone) and expiry_ms (0 for none) of an item."""
+    if type(item) is list:
+        return item[1], item[0]
+    return item, 0

@@ -1,0 +1,20 @@
+"""The public key-value API: two faces of one engine, and what they hand out."""
+
+from walkv.engine.store.aio import AsyncBatch, AsyncStore, AsyncTransaction, AsyncView, aopen
+from walkv.engine.store.batch import Batch
+from walkv.engine.store.sync import Store, open
+from walkv.engine.store.transaction import Transaction
+from walkv.engine.store.view import View
+
+__all__ = [
+    "AsyncBatch",
+    "AsyncStore",
+    "AsyncTransaction",
+    "AsyncView",
+    "Batch",
+    "Store",
+    "Transaction",
+    "View",
+    "aopen",
+    "open",
+]

@@ -1,0 +1,538 @@
+"""The store as asyncio tasks see it.
+
+One engine serves both faces. A small commit is appended inline (microseconds); what may wait (a
+sync, a rotation, a cold read, a large value) happens in another thread, so the event loop never
+blocks on the disk. One sync wakes all tasks whose commits it covers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from types import TracebackType
+from typing import Any, Final, Literal, Self, TypeVar, overload
+
+from walkv import limits
+from walkv.engine import wal
+from walkv.engine.core import Check, Engine
+from walkv.engine.follower import Follower
+from walkv.engine.inspect import Progress, Stats, VerifyReport
+from walkv.engine.reads import NEEDS_READ
+from walkv.engine.recovery import RecoveryReport
+from walkv.engine.store.batch import Operations
+from walkv.engine.store.common import (
+    ANY,
+    Buffer,
+    Expected,
+    SyncChoice,
+    as_key,
+    as_value,
+    check_limit,
+    check_policy,
+    item_for,
+    key_range,
+)
+from walkv.engine.store.sync import Store, backoff_seconds, start_engine, version_check
+from walkv.engine.store.transaction import Transaction
+from walkv.engine.store.view import View
+from walkv.engine.vfs import FileSystem
+from walkv.engine.wal import SyncPolicy, Wal, WriteBack
+from walkv.errors import ConflictError
+
+T = TypeVar("T")
+
+_INLINE_BYTES: Final = 64 * limits.KIB
+"""Larger commits are written by another thread: copying them would hold up the loop."""
+
+_INLINE_OPERATIONS: Final = 512
+_PAGE_ENTRIES: Final = 512
+_THREADS: Final = 4
+
+
+async def aopen(
+    path: Any,
+    *,
+    sync: SyncPolicy = Wal(),  # noqa: B008  # immutable
+    read_only: bool = False,
+    create: bool = True,
+    memtable_bytes: int = limits.DEFAULT_MEMTABLE_BYTES,
+    cache_bytes: int = limits.DEFAULT_CACHE_BYTES,
+    filesystem: FileSystem | None = None,
+) -> AsyncStore:
+    """Open a store for asyncio; arguments and errors as in ``walkv.open``."""
+    engine = await asyncio.to_thread(
+        start_engine,
+        path,
+        sync=sync,
+        read_only=read_only,
+        create=create,
+        memtable_bytes=memtable_bytes,
+        cache_bytes=cache_bytes,
+        filesystem=filesystem,
+    )
+    return AsyncStore(engine)
+
+
+class AsyncStore:
+    """The coroutines of one engine, for one event loop. Made by ``await walkv.aopen(...)``.
+
+    An async context manager that closes on leaving. ``AsyncStore.of(store)`` gives this face to a
+    store that threads use as well; ``as_sync()`` the other way round.
+    """
+
+    def __init__(self, engine: Engine | Follower) -> None:
+        self._engine = engine
+        self._sync_face = Store(engine)
+        self._loop = asyncio.get_running_loop()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="walkv-async")
+        self._waiters: list[tuple[int, asyncio.Future[None]]] = []
+        self._asked = False
+        if isinstance(engine, Engine):
+            engine.syncer.listen(self._on_sync)
+
+    @classmethod
+    def of(cls, store: Store) -> AsyncStore:
+        """The async face of an open store, for the running loop."""
+        return cls(store.engine)
+
+    def as_sync(self) -> Store:
+        """The face for threads."""
+        return self._sync_face
+
+    @property
+    def path(self) -> str:
+        """The store's directory, absolute."""
+        return self._engine.path
+
+    @property
+    def recovery_report(self) -> RecoveryReport:
+        """What opening found and did."""
+        return self._engine.report
+
+    @property
+    def closed(self) -> bool:
+        return self._engine.closed
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<walkv.AsyncStore {self.path!r} {state}>"
+
+    async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """Call something that may block, in another thread."""
+        return await self._loop.run_in_executor(self._pool, function, *arguments)
+
+    def _writer(self) -> Engine:
+        engine = self._engine
+        if isinstance(engine, Follower):
+            engine.check()
+            raise engine.refuse_write()
+        return engine
+
+    # -- reads -----------------------------------------------------------------------------------
+
+    async def get(self, key: Buffer, default: Any = None) -> Any:
+        """The value of a key, or ``default``; see ``Store.get``."""
+        key = as_key(key)
+        value = self._engine.get_cached(key)
+        if value is NEEDS_READ:
+            value = await self._run(self._engine.get, key)
+        return default if value is None else value
+
+    async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
+        """Value and version of a key, or ``(None, None)``."""
+        return await self._run(self._sync_face.get_versioned, key)
+
+    async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
+        """Values in the order of the keys, None where absent; all of one moment."""
+        return await self._run(self._sync_face.get_many, list(keys))
+
+    async def contains(self, key: Buffer) -> bool:
+        """Whether a key is there (``in`` cannot be awaited)."""
+        return await self.get(key) is not None
+
+    @overload
+    def scan(
+        self,
+        prefix: Buffer | None = ...,
+        *,
+        start: Buffer | None = ...,
+        stop: Buffer | None = ...,
+        reverse: bool = ...,
+        limit: int | None = ...,
+        keys_only: Literal[False] = ...,
+    ) -> AsyncIterator[tuple[bytes, bytes]]: ...
+
+    @overload
+    def scan(
+        self,
+        prefix: Buffer | None = ...,
+        *,
+        start: Buffer | None = ...,
+        stop: Buffer | None = ...,
+        reverse: bool = ...,
+        limit: int | None = ...,
+        keys_only: Literal[True],
+    ) -> AsyncIterator[bytes]: ...
+
+    def scan(
+        self,
+        prefix: Buffer | None = None,
+        *,
+        start: Buffer | None = None,
+        stop: Buffer | None = None,
+        reverse: bool = False,
+        limit: int | None = None,
+        keys_only: bool = False,
+    ) -> AsyncIterator[Any]:
+        """``async for`` over entries in key order, as of the first step; see ``Store.scan``."""
+        key_range(prefix, start, stop)
+        check_limit(limit)
+        self._engine.check()
+
+        def begin() -> Iterator[Any]:
+            return self._sync_face.scan(  # type: ignore[call-overload, misc, no-any-return]
+                prefix, start=start, stop=stop, reverse=reverse, limit=limit, keys_only=keys_only
+            )
+
+        return self._stream(begin)
+
+    async def _stream(self, begin: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
+        entries = await self._run(begin)
+        while page := await self._run(lambda: list(islice(entries, _PAGE_ENTRIES))):
+            for entry in page:
+                yield entry
+
+    async def count(
+        self,
+        prefix: Buffer | None = None,
+        *,
+        start: Buffer | None = None,
+        stop: Buffer | None = None,
+    ) -> int:
+        """How many keys there are in a range."""
+        return await self._run(lambda: self._sync_face.count(prefix, start=start, stop=stop))
+
+    async def view(self) -> AsyncView:
+        """Point-in-time reads; an async context manager."""
+        return AsyncView(self, await self._run(self._sync_face.view))
+
+    # -- writes ----------------------------------------------------------------------------------
+
+    # Hot.
+    async def put(
+        self,
+        key: Buffer,
+        value: Buffer,
+        *,
+        sync: SyncChoice = None,
+        ttl_seconds: float | None = None,
+        expected: Expected = ANY,
+    ) -> int:
+        """Set a key; see ``Store.put``. Returns the key's new version.
+
+        Durability: as the sync policy says, once awaited. A task cancelled while it waits leaves
+        its commit visible, and durable with the next sync.
+        """
+        key, value = as_key(key), as_value(value)
+        if sync is not None:
+            check_policy(sync)
+        engine = self._writer()
+        if ttl_seconds is not None or expected is not ANY:
+            item = item_for(value, ttl_seconds, engine.now_ms)
+            return await self._commit([key, item], sync, version_check(engine, key, expected))
+        if len(value) <= _INLINE_BYTES:
+            done = engine.try_append(key, value)
+            if done is not None:
+                await self._settle(done[0], sync)
+                return done[1]
+        return await self._run(engine.put, key, value, sync)
+
+    async def delete(
+        self, key: Buffer, *, sync: SyncChoice = None, expected: Expected = ANY
+    ) -> int:
+        """Remove a key; see ``Store.delete``."""
+        key = as_key(key)
+        check_policy(sync)
+        check = version_check(self._writer(), key, expected)
+        return await self._commit([key, None], sync, check)
+
+    async def delete_range(
+        self,
+        prefix: Buffer | None = None,
+        *,
+        start: Buffer | None = None,
+        stop: Buffer | None = None,
+        sync: SyncChoice = None,
+    ) -> None:
+        """Remove a range of keys in one commit; see ``Store.delete_range``."""
+        await self._run(
+            lambda: self._sync_face.delete_range(prefix, start=start, stop=stop, sync=sync)
+        )
+
+    async def _commit(
+        self, operations: list[Any], sync: SyncChoice, check: Check | None = None
+    ) -> int:
+        engine = self._writer()
+        # A check may read files and a large batch takes its time: not in the loop's thread.
+        small = check is None and len(operations) <= 2 * _INLINE_OPERATIONS
+        if small and sum(map(_size, operations)) <= _INLINE_BYTES:
+            done = engine.try_commit(operations, None)
+            if done is not None:
+                await self._settle(done[0], sync)
+                return done[1]
+        return await self._run(engine.commit, operations, sync, check)
+
+    async def _settle(self, position: int, policy: SyncChoice) -> None:
+        engine = self._writer()
+        if policy is None:
+            policy = engine.policy
+        if type(policy) is WriteBack:
+            if position - engine.durable_position > policy.max_unsynced_bytes:
+                await self._durable(position - policy.max_unsynced_bytes)
+            engine.settle_back(position, policy)
+        else:
+            await self._durable(position)
+
+    async def _durable(self, position: int) -> None:
+        """Wait for a sync that covers a position."""
+        engine = self._writer()
+        if engine.durable_position >= position:
+            return
+        if not engine.fs.threads:
+            engine.write_log.wait(position)
+            return
+        waiter = self._loop.create_future()
+        self._waiters.append((position, waiter))
+        if not self._asked:
+            self._asked = True
+            engine.syncer.request()
+        await waiter
+
+    def _on_sync(self) -> None:
+        # In the syncer's thread.
+        if self._waiters:
+            try:
+                self._loop.call_soon_threadsafe(self._wake)
+            except RuntimeError:
+                self._waiters.clear()  # the loop was closed, and its tasks with it
+
+    def _wake(self) -> None:
+        engine = self._writer()
+        durable = engine.durable_position
+        failure = engine.failure
+        waiting = []
+        for position, waiter in self._waiters:
+            if waiter.done():
+                continue
+            if position <= durable:
+                waiter.set_result(None)
+            elif failure is not None:
+                error = wal.failed(failure)
+                error.__cause__ = failure
+                waiter.set_exception(error)
+            else:
+                waiting.append((position, waiter))
+        self._waiters = waiting
+        self._asked = bool(waiting)
+        if waiting:
+            engine.syncer.request()
+
+    def batch(self, sync: SyncChoice = None) -> AsyncBatch:
+        """An atomic batch, committed on leaving its ``async with`` block."""
+        check_policy(sync)
+        engine = self._writer()
+        return AsyncBatch(engine.now_ms, lambda operations: self._commit(operations, sync))
+
+    async def transaction(self, sync: SyncChoice = None) -> AsyncTransaction:
+        """An optimistic, serializable transaction; an async context manager."""
+        return AsyncTransaction(self, await self._run(self._sync_face.transaction, sync))
+
+    async def transact(
+        self,
+        function: Callable[[AsyncTransaction], Any],
+        *,
+        retries: int = 20,
+        sync: SyncChoice = None,
+    ) -> Any:
+        """Call or await ``function(transaction)`` and commit, again if there was a conflict."""
+        for attempt in range(retries + 1):
+            try:
+                async with await self.transaction(sync) as transaction:
+                    result = function(transaction)
+                    return await result if inspect.isawaitable(result) else result
+            except ConflictError:
+                if attempt == retries:
+                    raise
+                await asyncio.sleep(backoff_seconds(attempt))
+        raise ValueError(f"retries must be 0 or more, not {retries}")
+
+    # -- the store itself ------------------------------------------------------------------------
+
+    async def sync(self) -> None:
+        """Make every commit so far durable; see ``Store.sync``."""
+        engine = self._writer()
+        engine.check()
+        await self._durable(engine.write_log.position)
+
+    async def refresh(self) -> bool:
+        """Read-only stores: take in what the writer has committed since."""
+        return await self._run(self._sync_face.refresh)
+
+    async def compact(self) -> None:
+        """Rewrite everything into one snapshot; see ``Store.compact``."""
+        await self._run(self._sync_face.compact)
+
+    async def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Check every byte; ``progress`` is called in another thread. See ``Store.verify``."""
+        return await self._run(self._sync_face.verify, progress)
+
+    async def stats(self) -> Stats:
+        """The store in numbers."""
+        return await self._run(self._sync_face.stats)
+
+    async def close(self) -> None:
+        """Sync, settle and close; see ``Store.close``."""
+        engine = self._engine
+        try:
+            await self._run(engine.close)
+        finally:
+            if isinstance(engine, Engine):
+                self._wake()
+                engine.syncer.unlisten(self._on_sync)
+            self._pool.shutdown(wait=False)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+def _size(part: Any) -> int:
+    if type(part) is bytes:
+        return len(part)
+    return 0 if part is None else sum(len(p) for p in part if type(p) is bytes)
+
+
+class AsyncBatch(Operations):
+    """An atomic batch. Collecting takes no time, so only the commit is awaited."""
+
+    def __init__(self, now_ms: Callable[[], int], commit: Callable[[list[Any]], Any]) -> None:
+        super().__init__(now_ms)
+        self._commit = commit
+
+    async def commit(self) -> int | None:
+        """Commit now; returns the sequence of the last operation, None for an empty batch."""
+        operations = self._take()
+        if not operations:
+            return None
+        return await self._commit(operations)  # type: ignore[no-any-return]  # an int
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.discard()
+        elif not self._done:
+            await self.commit()
+
+
+class AsyncView:
+    """A view whose reads are awaited; see ``View``."""
+
+    def __init__(self, store: AsyncStore, view: View) -> None:
+        self._store = store
+        self._view = view
+        self.sequence = view.sequence
+
+    async def get(self, key: Buffer, default: Any = None) -> Any:
+        return await self._store._run(self._view.get, key, default)
+
+    async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
+        return await self._store._run(self._view.get_versioned, key)
+
+    async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
+        return await self._store._run(self._view.get_many, list(keys))
+
+    def scan(self, prefix: Buffer | None = None, **options: Any) -> AsyncIterator[Any]:
+        """``async for`` over entries in key order; options as in ``Store.scan``."""
+        return self._store._stream(lambda: self._view.scan(prefix, **options))
+
+    async def count(self, prefix: Buffer | None = None, **bounds: Any) -> int:
+        return await self._store._run(lambda: self._view.count(prefix, **bounds))
+
+    async def close(self) -> None:
+        self._view.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._view.close()
+
+
+class AsyncTransaction:
+    """A ``Transaction`` whose reads and commit are awaited; writes only collect."""
+
+    def __init__(self, store: AsyncStore, transaction: Transaction) -> None:
+        self._store = store
+        self._transaction = transaction
+        self.put = transaction.put
+        self.delete = transaction.delete
+        self.delete_range = transaction.delete_range
+        self.discard = transaction.discard
+
+    def __len__(self) -> int:
+        return len(self._transaction)
+
+    async def get(self, key: Buffer, default: Any = None) -> Any:
+        return await self._store._run(self._transaction.get, key, default)
+
+    async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
+        return await self._store._run(self._transaction.get_versioned, key)
+
+    async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
+        return await self._store._run(self._transaction.get_many, list(keys))
+
+    def scan(self, prefix: Buffer | None = None, **options: Any) -> AsyncIterator[Any]:
+        """``async for`` over entries in key order; options as in ``Store.scan``."""
+        return self._store._stream(lambda: self._transaction.scan(prefix, **options))
+
+    async def count(self, prefix: Buffer | None = None, **bounds: Any) -> int:
+        return await self._store._run(lambda: self._transaction.count(prefix, **bounds))
+
+    async def commit(self) -> int | None:
+        return await self._store._run(self._transaction.commit)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            self.discard()
+        else:
+            await self.commit()

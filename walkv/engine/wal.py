@@ -1,0 +1,453 @@
+"""The log: segments in order, appended to, rotated, and made durable in groups.
+
+A *position* counts the bytes of the log over all its segments since it was opened; it only grows.
+Two positions say everything about durability: ``position`` (appended, in the OS's hands) and
+``durable`` (covered by a completed sync).
+
+Invariants:
+    1. Appending happens under the engine's commit lock. Syncing happens under the sync lock, so
+       that commits go on while a sync runs. Where both are held, the commit lock was taken first.
+    2. ``durable`` is raised only after a sync returned, to the position read before it began.
+    3. ``wait`` returns only once ``durable`` covers the position asked for, or raises.
+    4. After a sync has failed nothing is synced again: every waiter gets the error.
+    5. A segment is created only after the seal of the one before it is durable, and is appended to
+       only after its own creation is durable.
+    6. A frame that could not be written whole is cut off again before anything else is written.
+
+Source: group commit as in PostgreSQL's ``XLogFlush`` (the first waiter syncs for all who came
+before the sync began). A dedicated sync thread for every commit was rejected: it adds two thread
+switches to a lone commit.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from xxhash import xxh3_64_digest
+
+from walkv import limits
+from walkv.engine import frame, segment
+from walkv.engine.frame import COMMIT_TAG, SEED_MASK, pack_body
+from walkv.engine.segment import SegmentHeader
+from walkv.engine.vfs import File, FileSystem, SyncError, ensure_synced
+from walkv.errors import StoreFailedError
+
+
+@dataclass(frozen=True, slots=True)
+class WriteThrough:
+    """A commit returns once its own write and its own sync are done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wal:
+    """A commit returns once a sync covers it; commits that arrive meanwhile share the next one."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriteBack:
+    """A commit returns once it is in the OS's hands; syncs follow in the background.
+
+    It survives ``kill -9``. A power failure loses at most the commits of the last
+    ``interval_seconds``, or the last ``max_unsynced_bytes``, whichever is less.
+    """
+
+    interval_seconds: float = 1.0
+    max_unsynced_bytes: int = 16 * limits.MIB
+
+    def __post_init__(self) -> None:
+        if not self.interval_seconds > 0:
+            raise ValueError(f"interval_seconds must be above 0, not {self.interval_seconds}")
+        if not self.max_unsynced_bytes > 0:
+            raise ValueError(f"max_unsynced_bytes must be above 0, not {self.max_unsynced_bytes}")
+
+
+SyncPolicy = WriteThrough | Wal | WriteBack
+
+_AHEAD: Final = bytes(256 * limits.KIB)
+"""Zeros written ahead of small durable commits: a sync that changes no file size is cheaper."""
+
+_NOTHING: Final = b"\0"
+"""The payload of a frame that only marks something: a payload is never empty."""
+
+_SMALL_GROUP_BYTES: Final = 32 * limits.KIB
+_NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+
+
+@dataclass(slots=True)
+class Tail:
+    """The segment being appended to."""
+
+    file: File
+    header: SegmentHeader
+    offset: int
+    """End of its last frame."""
+    sealed: bool = False
+
+
+class Log:
+    """Appends frames to the tail and makes them durable.
+
+    Attributes:
+        position: end of what has been appended. Raised by the engine, in the same step that makes
+            the commit visible; see ``Engine``.
+        durable: end of what is on the medium.
+        sync_count: completed syncs of frames.
+    """
+
+    def __init__(
+        self,
+        fs: FileSystem,
+        directory: str,
+        store_id: bytes,
+        tail: Tail,
+        on_failure: Callable[[BaseException], None],
+    ) -> None:
+        """Continue a tail that is durable up to its ``offset``."""
+        self._fs = fs
+        self._directory = directory
+        self._store_id = store_id
+        self._on_failure = on_failure
+        self._sync_lock = threading.Lock()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._wall_time_ns = fs.wall_time_ns
+        self.sync_count = 0
+        self.position = 0
+        self.durable = 0
+        self._enter(tail)
+
+    def _enter(self, tail: Tail) -> None:
+        self._tail = tail
+        self._base = self.position - tail.offset
+        self._salt = tail.header.salt
+        self._write_file = tail.file.write
+        self._ahead_end = 0
+        self._write_ahead = False
+        self._sealed = tail.sealed
+        self._marked_at = -1
+        self.durable = self.position
+
+    @property
+    def first_sequence(self) -> int:
+        """The first sequence of the tail; it names the segment."""
+        return self._tail.header.first_sequence
+
+    @property
+    def segment_bytes(self) -> int:
+        """Length of the tail."""
+        return self.position - self._base
+
+    # Hot: every commit comes through here.
+    def write(self, payload: bytes, operation_count: int, first_sequence: int) -> int:
+        """Hand one frame to the OS; returns the position after it.
+
+        The caller then either sets ``position`` to that, or calls ``undo``.
+        """
+        position = self.position
+        offset = position - self._base
+        body = (
+            pack_body(
+                COMMIT_TAG,
+                len(payload),
+                operation_count,
+                first_sequence,
+                self._wall_time_ns(),
+                self.durable - self._base,
+            )
+            + payload
+        )
+        data = xxh3_64_digest(body, (self._salt + offset) & SEED_MASK) + body
+        end = position + len(data)
+        if self._write_ahead and end > self._ahead_end:
+            self._write_with_zeros(data, offset, end)
+        else:
+            self._write_file(data, offset)
+        return end
+
+    def _write_with_zeros(self, data: bytes, offset: int, end: int) -> None:
+        try:
+            self._write_file(data + _AHEAD, offset)
+            self._ahead_end = end + len(_AHEAD)
+        except OSError as error:
+            if error.errno not in _NO_SPACE:
+                raise
+            # The zeros are a luxury: the frame alone may still fit.
+            self._write_ahead = False
+            self._tail.file.truncate(offset)
+            self._write_file(data, offset)
+
+    def undo(self) -> None:
+        """Cut off what a ``write`` that is not to count has left.
+
+        Raises:
+            OSError: the file could not be cut; the caller must fail the store.
+        """
+        self._tail.file.truncate(self.position - self._base)
+        self._ahead_end = self.position
+
+    def wait(self, position: int) -> None:
+        """Return once everything before ``position`` is durable.
+
+        The first to come syncs for all who appended before; the others find it done.
+
+        Raises:
+            StoreFailedError: that sync, or an earlier one, failed.
+        """
+        if self.durable >= position:
+            return
+        with self._sync_lock:
+            if self.durable < position:
+                self._sync_tail()
+
+    def sync(self) -> None:
+        """A sync of its own for everything appended so far."""
+        with self._sync_lock:
+            if not self._closed:
+                self._sync_tail()
+
+    def _sync_tail(self) -> None:
+        if self._failure is not None:
+            raise failed(self._failure) from self._failure
+        target = self.position
+        try:
+            ensure_synced(self._tail.file.sync_data)
+        except SyncError as error:
+            self._failure = error.error
+            self._on_failure(error.error)
+            raise failed(error.error) from error.error
+        self._write_ahead = 0 < target - self.durable <= _SMALL_GROUP_BYTES
+        self.durable = target
+        self.sync_count += 1
+
+    @property
+    def unmarked(self) -> bool:
+        """Whether the last frame's durability is not yet stated by a later frame."""
+        return self._marked_at != self.position and not self._sealed
+
+    def mark(self, kind: int, next_sequence: int) -> None:
+        """Append a frame that only says how far the segment is durable.
+
+        It shrinks the window in which damage to the last commits looks like a torn tail. Itself it
+        need not be synced: it is evidence, not data. The caller holds the commit lock.
+        """
+        offset = self.position - self._base
+        data = frame.encode(
+            _NOTHING,
+            salt=self._salt,
+            offset=offset,
+            operation_count=0,
+            first_sequence=next_sequence,
+            time_ns=self._wall_time_ns(),
+            synced_offset=self.durable - self._base,
+            kind=kind,
+        )
+        self._write_file(data, offset)
+        self.position += len(data)
+        self._marked_at = self.position
+
+    def seal(self, next_sequence: int) -> None:
+        """Close the tail for good, durably. Sealing a sealed tail does nothing.
+
+        The caller holds the commit lock.
+
+        Raises:
+            OSError: the seal could not be written; the tail is as before.
+            StoreFailedError: the segment was deleted underneath, or its sync failed.
+        """
+        if self._sealed:
+            return
+        with self._sync_lock:
+            file = self._tail.file
+            if file.link_count() == 0:
+                gone = FileNotFoundError(
+                    errno.ENOENT, "the segment was deleted while it was in use", file.path
+                )
+                self._failure = gone
+                self._on_failure(gone)
+                raise failed(gone) from gone
+            try:
+                self.mark(frame.SEAL, next_sequence)
+                file.truncate(self.position - self._base)
+            except BaseException:
+                self._marked_at = -1
+                self.undo()
+                raise
+            self._sync_tail()
+            self._sealed = True
+
+    def create_next(self, first_sequence: int) -> Tail:
+        """The segment after the sealed tail, durable and empty, not yet in use.
+
+        Raises:
+            OSError: it could not be made; nothing is left of it.
+            SyncError: it could not be made durable.
+        """
+        return create_segment(self._fs, self._directory, self._store_id, first_sequence)
+
+    def enter(self, tail: Tail) -> None:
+        """Go on in a segment made by ``create_next``. The caller holds the commit lock."""
+        with self._sync_lock:
+            old = self._tail.file
+            # A segment begins behind its header, so the position moves by that much.
+            self.position += tail.offset
+            self._enter(tail)
+        old.close()
+
+    def close(self, next_sequence: int) -> None:
+        """Sync what is left and say in the log that it ended cleanly.
+
+        The caller holds the commit lock and has seen to it that nothing more is written.
+        """
+        with self._sync_lock:
+            if self._failure is None and not self._sealed:
+                self._sync_tail()
+                try:
+                    self.mark(frame.CLOSE, next_sequence)
+                    self._tail.file.truncate(self.position - self._base)
+                except OSError:
+                    # No space for the mark: the store only opens as if it had not been closed.
+                    self.undo()
+                else:
+                    self._sync_tail()
+            self._closed = True
+        self._tail.file.close()
+
+    def abandon(self) -> None:
+        """Close the descriptor and nothing else."""
+        self._tail.file.close()
+
+
+def create_segment(fs: FileSystem, directory: str, store_id: bytes, first_sequence: int) -> Tail:
+    """A new segment with a new salt, durable and empty."""
+    header = SegmentHeader(
+        store_id,
+        int.from_bytes(fs.random_bytes(8), "little"),
+        first_sequence,
+        fs.wall_time_ns(),
+    )
+    name = segment.file_name(first_sequence)
+    if name in fs.list(directory):
+        # Left by an attempt that failed half way; nothing was ever appended to it.
+        fs.unlink(fs.join(directory, name))
+    try:
+        file = segment.create(fs, directory, header)
+    except OSError:
+        if name in fs.list(directory):
+            fs.unlink(fs.join(directory, name))
+        raise
+    return Tail(file, header, segment.HEADER_BYTES)
+
+
+def failed(cause: BaseException) -> StoreFailedError:
+    """The error of a store that stopped because of ``cause``."""
+    return StoreFailedError(
+        f"the store stopped because an earlier write or sync failed ({cause}). What was "
+        "acknowledged before is kept; close this store, see to the disk, and open it again"
+    )
+
+
+class Syncer:
+    """The background thread that syncs for write-back commits and for waiting tasks.
+
+    It starts at the first commit that needs it. When the interval that a commit has armed is over,
+    it syncs what is unsynced, writes a sync marker if no commit came in between, and sleeps until
+    the next commit arms it.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        fs: FileSystem,
+        mark_idle: Callable[[], None],
+    ) -> None:
+        self._log = log
+        self._fs = fs
+        self._mark_idle = mark_idle
+        self._condition = threading.Condition()
+        self._stopping = False
+        self._deadline = 0.0
+        self._listeners: list[Callable[[], None]] = []
+        self._thread: threading.Thread | None = None
+        self.requested = False
+        self.armed_seconds = _NEVER
+        """The interval of the running deadline. Commits arm it only with a shorter one."""
+
+    def arm(self, interval_seconds: float) -> None:
+        """Sync at the latest after ``interval_seconds``, and mark it."""
+        with self._condition:
+            self.armed_seconds = min(self.armed_seconds, interval_seconds)
+            deadline = self._fs.monotonic() + interval_seconds
+            self._deadline = min(self._deadline, deadline) if self._deadline else deadline
+            self._start()
+            self._condition.notify()
+
+    def request(self) -> None:
+        """Sync as soon as possible, then call the listeners."""
+        with self._condition:
+            self.requested = True
+            self._start()
+            self._condition.notify()
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` in the background thread after every sync it did, failed or not."""
+        self._listeners.append(callback)
+
+    def unlisten(self, callback: Callable[[], None]) -> None:
+        self._listeners.remove(callback)
+
+    def _start(self) -> None:
+        if self._thread is None and self._fs.threads and not self._stopping:
+            self._thread = threading.Thread(target=self._run, name="walkv-sync", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self.requested and not self._stopping:
+                    left = self._deadline - self._fs.monotonic() if self._deadline else None
+                    if left is not None and left <= 0:
+                        break
+                    self._condition.wait(left)
+                if self._stopping:
+                    return
+                due = not self.requested
+                self.requested = False
+                if due:
+                    self._deadline = 0.0
+                    self.armed_seconds = _NEVER
+            try:
+                if self._log.durable < self._log.position:
+                    self._log.sync()
+                if due:
+                    self._mark_idle()
+            except (StoreFailedError, OSError):
+                # The log has told the engine; whoever waits learns it from there.
+                pass
+            for callback in tuple(self._listeners):
+                callback()
+
+    def poll(self) -> None:
+        """Where there are no threads: sync now if the deadline has passed. Commits call it."""
+        if self._deadline and self._fs.monotonic() >= self._deadline:
+            self._deadline = 0.0
+            self.armed_seconds = _NEVER
+            if self._log.durable < self._log.position:
+                self._log.sync()
+
+    def stop(self) -> None:
+        """End the thread; waits for a sync that is running."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+
+_NEVER: Final = float("inf")
+
+IDLE_SECONDS: Final = 1.0
+"""How long after a durable commit a sync marker may be due."""

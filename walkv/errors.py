@@ -1,0 +1,177 @@
+"""Every error walkv raises on purpose.
+
+Invariants:
+    1. A message says what happened, where, and what to do next.
+    2. What a program may want to act on is an attribute, not only words in the message.
+    3. A torn tail is not an error: it is a field of the ``RecoveryReport``.
+    4. An ``OSError`` of the operating system keeps its class and ``errno``; it is an error of the
+       medium, not of walkv. A failed *write* leaves the store usable; a failed *sync* does not,
+       and everything after it raises ``StoreFailedError`` with the ``OSError`` as its cause.
+
+Source: the split between "you closed it" and "it broke" follows trio's ``ClosedResourceError`` and
+``BrokenResourceError``; one error class for both was rejected because callers need to tell them
+apart to know whether reopening helps.
+"""
+
+from __future__ import annotations
+
+
+class WalkvError(Exception):
+    """The base of all errors below."""
+
+
+class ClosedError(WalkvError):
+    """The store, view, batch or transaction was closed by its user."""
+
+
+class StoreFailedError(WalkvError):
+    """An earlier write or sync failed and the store stopped; ``__cause__`` says why. Reopen it."""
+
+
+class LockedError(WalkvError):
+    """Another opener holds the store's lock.
+
+    Attributes:
+        path: the lock file.
+        pid: the holder's process id, when it could be read.
+        host: the holder's host name, when it could be read.
+    """
+
+    def __init__(
+        self, message: str, *, path: str = "", pid: int | None = None, host: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.pid = pid
+        self.host = host
+
+
+class ReadOnlyError(WalkvError):
+    """A write was asked of a store that was opened with ``read_only=True``."""
+
+
+class LimitError(WalkvError, ValueError):
+    """A bound of ``walkv.limits`` would be exceeded; nothing was written.
+
+    Attributes:
+        name: the bound's name in ``walkv.limits``.
+        limit: its value.
+        actual: what was asked for.
+    """
+
+    def __init__(self, message: str, *, name: str = "", limit: int = 0, actual: int = 0) -> None:
+        super().__init__(message)
+        self.name = name
+        self.limit = limit
+        self.actual = actual
+
+
+class FormatError(WalkvError):
+    """Not a walkv store, or one of a format this version does not read.
+
+    Attributes:
+        path: the file or directory.
+        found_version: the format version found, or None when there is none.
+        supported: the format versions this release reads.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "",
+        found_version: int | None = None,
+        supported: tuple[int, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.path = path
+        self.found_version = found_version
+        self.supported = supported
+
+
+class CorruptionError(WalkvError):
+    """Bytes that had been durable are damaged or missing. Nothing was changed on disk.
+
+    Attributes:
+        path: the damaged file.
+        offset_bytes: where in the file, when known.
+        reason: what is wrong, in a few words.
+        expected: what should have been there (a checksum, a length, a name).
+        found: what was there.
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        path: str = "",
+        offset_bytes: int | None = None,
+        expected: object = None,
+        found: object = None,
+    ) -> None:
+        super().__init__(reason)
+        self.path = path
+        self.offset_bytes = offset_bytes
+        self.reason = reason
+        self.expected = expected
+        self.found = found
+
+    def __str__(self) -> str:
+        where = self.path or "store"
+        if self.offset_bytes is not None:
+            where += f" at byte {self.offset_bytes}"
+        detail = ""
+        if self.expected is not None or self.found is not None:
+            detail = f" (expected {self.expected}, found {self.found})"
+        return (
+            f"{where}: {self.reason}{detail}. Nothing was changed on disk: keep a copy of the "
+            "directory, then restore the file or the store from a backup."
+        )
+
+
+class CodecError(WalkvError, ValueError):
+    """A record cannot be turned into bytes, or bytes into a record.
+
+    Attributes:
+        namespace: the namespace of the record.
+        field: the field at fault.
+    """
+
+    def __init__(self, message: str, *, namespace: str = "", field: str = "") -> None:
+        super().__init__(message)
+        self.namespace = namespace
+        self.field = field
+
+
+class RecordExistsError(WalkvError):
+    """A record with this key is already there."""
+
+
+class RecordNotFoundError(WalkvError, KeyError):
+    """There is no record with this key."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)
+
+
+class ConflictError(WalkvError):
+    """Something a compare-and-set or a transaction relied on has changed; nothing was written.
+
+    Attributes:
+        key: the key that changed, or the start of the range that did.
+        expected_version: the version relied on; None means "absent".
+        actual_version: the version found; None means "absent" or "a range changed".
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        key: bytes = b"",
+        expected_version: int | None = None,
+        actual_version: int | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.key = key
+        self.expected_version = expected_version
+        self.actual_version = actual_version

@@ -1,0 +1,60 @@
+"""Every bound of the engine, and the relations between them.
+
+Invariants:
+    1. Whatever may be written may be read back: each read bound is at least the write bound.
+    2. No length read from a file leads to an allocation before it was held against a bound here
+       and against the size of its file.
+"""
+
+from __future__ import annotations
+
+KIB = 1 << 10
+MIB = 1 << 20
+GIB = 1 << 30
+
+MAX_KEY_BYTES = 65_535
+"""Longest key. Keys are kept whole in indexes, so a key is a name and not a document."""
+
+MAX_VALUE_BYTES = 1 * GIB
+"""Longest value."""
+
+MAX_BATCH_BYTES = 1 * GIB + 1 * MIB
+"""Most bytes of keys and values in one batch, so that one largest entry fits."""
+
+MAX_PAYLOAD_BYTES = MAX_BATCH_BYTES + 1 * GIB
+"""Longest frame payload: a batch and its encoding (at most 16 bytes an operation more)."""
+
+MAX_BATCH_OPERATIONS = 32 * MIB
+"""Most operations in one batch."""
+
+MAX_BLOCK_BYTES = MAX_BATCH_BYTES + 1 * MIB
+"""Longest decoded block of a snapshot: one largest entry, alone in its block."""
+
+MAX_MANIFEST_BYTES = 64 * MIB
+"""Longest manifest."""
+
+DEFAULT_MEMTABLE_BYTES = 128 * MIB
+"""Budget of the in-memory index: the active memtable and the ones being written out."""
+
+DEFAULT_CACHE_BYTES = 64 * MIB
+"""Budget of the block cache."""
+
+MIN_MEMTABLE_BYTES = 64 * KIB
+"""Smallest memtable budget: below it a store would do nothing but rotate."""
+
+BLOCK_TARGET_BYTES = 4 * KIB
+"""A data block is closed when its keys and values reach this."""
+
+PARTITION_BLOCKS = 128
+"""Data blocks under one index page of a snapshot."""
+
+MAX_SNAPSHOTS = 64
+"""Past this many snapshots writers wait for the merges to catch up."""
+
+assert MAX_BATCH_BYTES >= MAX_KEY_BYTES + MAX_VALUE_BYTES
+assert MAX_PAYLOAD_BYTES >= MAX_BATCH_BYTES + 16 * MAX_BATCH_OPERATIONS
+assert MAX_PAYLOAD_BYTES < 1 << 32, "the frame header has 32 bits for it"
+assert MAX_BATCH_OPERATIONS < 1 << 32, "the frame header has 32 bits for it"
+assert MAX_BLOCK_BYTES >= MAX_KEY_BYTES + MAX_VALUE_BYTES + 64
+assert MAX_BLOCK_BYTES < 1 << 32, "the page header has 32 bits for it"
+assert BLOCK_TARGET_BYTES <= MAX_BLOCK_BYTES
