@@ -51,7 +51,7 @@ class Sources(NamedTuple):
     def settled_item(self, key: bytes, *, cached_only: bool = False) -> Item:
         """The item of a key below the active memtable; None where there is none or a tombstone.
 
-        Returns ``ABSENT`` if ``cached_only`` and the answer would take a read.
+        Returns ``UNREAD`` if ``cached_only`` and the answer would take a read.
         """
         for memtable, _ in self.frozen:
             entry = memtable.table.get(key)
@@ -60,12 +60,11 @@ class Sources(NamedTuple):
             if memtable.ranges and memtable.ranges.covers(key):
                 return None
         for snapshot in self.snapshots:
-            found = snapshot.find(key, cached_only=cached_only)
-            if found is not None:
-                if found is ABSENT:
-                    return ABSENT
-                block, position = found  # type: ignore[misc]  # ABSENT was told apart above
-                return block.items[position]
+            item = snapshot.entries.get(key, ABSENT)
+            if item is ABSENT:
+                item = snapshot.item(key, cached_only)
+            if item is not ABSENT:
+                return item
             if snapshot.ranges and snapshot.ranges.covers(key):
                 return None
         return None
@@ -80,10 +79,8 @@ class Sources(NamedTuple):
                 return None
         for snapshot in self.snapshots:
             found = snapshot.find(key)
-            if found is not None and found is not ABSENT:
-                block, position = found  # type: ignore[misc]  # ABSENT was told apart above
-                item = block.items[position]
-                sequence = block.sequence_at(position)
+            if found is not None:
+                item, sequence = found
                 if type(item) is list:
                     return (sequence, item[1], item[0], None)
                 return (sequence, item, 0, None)

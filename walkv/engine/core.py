@@ -162,7 +162,8 @@ class Engine(ReadSide):
         with self._lock:
             end = self.append_one(key, value)
             sequence = self._sequence
-        self.settle(end, policy)
+        if policy is not None or end > self._syncer.quiet_position:
+            self.settle(end, policy)
         return sequence
 
     def append(self, operations: list[Any], check: Check | None = None) -> tuple[int, int]:
@@ -270,6 +271,8 @@ class Engine(ReadSide):
             syncer.arm(policy.interval_seconds)
         if not self._fs.threads:
             syncer.poll()
+        elif policy == self.policy:
+            syncer.allow_quiet(self._log.durable + policy.max_unsynced_bytes // 2)
 
     @property
     def durable_position(self) -> int:

@@ -19,11 +19,11 @@ from typing import Any, Final
 from walkv.engine.batch import Item
 from walkv.engine.catalog import Catalog, ReadPoint
 from walkv.engine.memtable import NO_VIEW, Entry, Memtable
-from walkv.engine.snapshot import ABSENT, BlockCache
+from walkv.engine.snapshot import UNREAD, BlockCache
 from walkv.engine.vfs import FileSystem
 from walkv.errors import WalkvError
 
-NEEDS_READ: Final = ABSENT
+NEEDS_READ: Final = UNREAD
 """What ``get_cached`` returns where the answer is not in memory."""
 
 

@@ -373,6 +373,9 @@ class Syncer:
         self._listeners: list[Callable[[], None]] = []
         self._thread: threading.Thread | None = None
         self.requested = False
+        self.quiet_position = _NOWHERE
+        """Write-back commits that end up to here need nothing: a deadline is set and they are few.
+        It is withdrawn before a sync reads how far to go, so whoever still saw it is covered."""
         self.armed_seconds = _NEVER
         """The interval of the running deadline. Commits arm it only with a shorter one."""
 
@@ -384,6 +387,12 @@ class Syncer:
             self._deadline = min(self._deadline, deadline) if self._deadline else deadline
             self._start()
             self._condition.notify()
+
+    def allow_quiet(self, position: int) -> None:
+        """Commits that end up to ``position`` may skip the syncer, if a deadline is set."""
+        with self._condition:
+            if self.armed_seconds < _NEVER:
+                self.quiet_position = position
 
     def request(self) -> None:
         """Sync as soon as possible, then call the listeners."""
@@ -416,6 +425,7 @@ class Syncer:
                     return
                 due = not self.requested
                 self.requested = False
+                self.quiet_position = _NOWHERE
                 if due:
                     self._deadline = 0.0
                     self.armed_seconds = _NEVER
@@ -447,6 +457,7 @@ class Syncer:
             self._thread.join()
 
 
+_NOWHERE: Final = -1
 _NEVER: Final = float("inf")
 
 IDLE_SECONDS: Final = 1.0

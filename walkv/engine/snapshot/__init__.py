@@ -6,11 +6,12 @@ Reading order: ``layout`` (bytes of header, pages and footer), ``blocks`` (what 
 
 from walkv.engine.snapshot.cache import BlockCache
 from walkv.engine.snapshot.layout import file_name, parse_file_name
-from walkv.engine.snapshot.reader import ABSENT, SnapshotReader
+from walkv.engine.snapshot.reader import ABSENT, UNREAD, SnapshotReader
 from walkv.engine.snapshot.writer import SnapshotSummary, SnapshotWriter
 
 __all__ = [
     "ABSENT",
+    "UNREAD",
     "BlockCache",
     "SnapshotReader",
     "SnapshotSummary",

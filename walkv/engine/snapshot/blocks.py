@@ -38,8 +38,9 @@ from walkv.engine.ranges import RangeSet
 _KEYS_PER_BUCKET: Final = 8
 _SEQUENCE_HEAD: Final = struct.Struct("<QB")
 _WIDTH_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
-_OBJECT_BYTES: Final = 88
-"""Memory an entry of a decoded block takes beyond its bytes: two objects and two list slots."""
+_OBJECT_BYTES: Final = 136
+"""Memory an entry of a decoded block takes beyond its bytes: two objects, two list slots, and a
+place in its reader's ``entries``."""
 _BLOCK_BYTES: Final = 400
 
 
@@ -51,7 +52,7 @@ class Block:
         items: one a key, as in ``batch``.
         plain: every item is ``bytes``.
         cost_bytes: what it takes in the cache.
-        hot: was used since the cache last looked.
+        hot: was used since the cache last looked, and its items are in its reader's ``entries``.
     """
 
     __slots__ = ("_sequences", "cost_bytes", "hot", "items", "keys", "plain")
@@ -189,7 +190,8 @@ def decode_root(payload: bytes) -> Root:
         stops,
     ) = _unpack(payload, 9)
     root.ranges = RangeSet(tuple(starts), tuple(stops))
-    columns = (root.last_keys, root.offsets, root.data_lengths, root.index_lengths)
+    columns: list[list[Any]] = [root.last_keys, root.offsets, root.data_lengths]
+    columns += [root.index_lengths, root.entry_counts, root.flags]
     if len({len(root.first_keys), *map(len, columns)}) != 1 or len(starts) != len(stops):
         raise ValueError("columns of different lengths")
     return root

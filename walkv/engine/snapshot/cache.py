@@ -1,12 +1,18 @@
 """Decoded pages in memory, within a budget.
 
+A block that is looked up again while it is cached becomes *hot*: its items go into a dict of its
+reader, so that the next look-up of any of its keys is one dict access.
+
 Invariants:
-    1. ``used_bytes`` is at most ``budget_bytes`` whenever no insertion is running, except that one
-       page larger than the whole budget is never kept at all.
-    2. A hit takes no lock: a page is found in a dict and marked as hot.
+    1. ``used_bytes`` is at most ``budget_bytes`` whenever no insertion is running; a page larger
+       than the whole budget is never kept.
+    2. A reader's ``entries`` hold the items of exactly its hot blocks. A hot block that comes up
+       for eviction is made cold and gets a second chance.
+    3. Look-ups take no lock; what changes pages or entries does.
 
 Source: the clock algorithm (second chance). Exact least-recently-used order was rejected: it moves
-a list element, and so takes a lock, at every hit.
+a list element, and so takes a lock, at every hit. Searching the cached index and block at every hit
+was rejected as well: it took twice as long (``benchmarks``, read-random).
 """
 
 from __future__ import annotations
@@ -24,7 +30,7 @@ SNAPSHOT_SHIFT: Final = 44
 class BlockCache:
     """Pages of all snapshots of one store, by token."""
 
-    __slots__ = ("_lock", "budget_bytes", "evictions", "misses", "pages", "used_bytes")
+    __slots__ = ("_entries", "_lock", "budget_bytes", "evictions", "misses", "pages", "used_bytes")
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
@@ -33,6 +39,7 @@ class BlockCache:
         self.used_bytes = 0
         self.misses = 0
         self.evictions = 0
+        self._entries: dict[int, dict[bytes, Any]] = {}
         self._lock = threading.Lock()
 
     def add(self, token: int, page: Block | Index) -> None:
@@ -48,13 +55,28 @@ class BlockCache:
             while self.used_bytes + cost > self.budget_bytes:
                 old_token, old = pages.popitem(last=False)
                 if old.hot:
-                    old.hot = False
+                    self._cool(old_token, old)
                     pages[old_token] = old
                 else:
                     self.used_bytes -= old.cost_bytes
                     self.evictions += 1
             pages[token] = page
             self.used_bytes += cost
+
+    def promote(self, token: int, block: Block, entries: dict[bytes, Any]) -> None:
+        """Make a cached block hot; ``entries`` are its reader's."""
+        with self._lock:
+            if not block.hot and self.pages.get(token) is block:
+                block.hot = True
+                self._entries[token >> SNAPSHOT_SHIFT] = entries
+                entries.update(zip(block.keys, block.items, strict=True))
+
+    def _cool(self, token: int, page: Block | Index) -> None:
+        page.hot = False
+        if isinstance(page, Block):
+            entries = self._entries[token >> SNAPSHOT_SHIFT]
+            for key in page.keys:
+                entries.pop(key, None)
 
     def has_room(self, cost_bytes: int) -> bool:
         """Whether a page fits without evicting another."""
@@ -64,4 +86,8 @@ class BlockCache:
         """Drop the pages of a snapshot that is no longer part of the store."""
         with self._lock:
             for token in [t for t in self.pages if t >> SNAPSHOT_SHIFT == snapshot_id]:
-                self.used_bytes -= self.pages.pop(token).cost_bytes
+                page = self.pages.pop(token)
+                self.used_bytes -= page.cost_bytes
+                if page.hot:
+                    self._cool(token, page)
+            self._entries.pop(snapshot_id, None)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
+from walkv.engine.batch import Item
 from walkv.engine.merge import Chunk
 from walkv.engine.ranges import RangeSet
 from walkv.engine.snapshot import blocks, layout
@@ -26,14 +27,21 @@ from walkv.errors import CorruptionError
 T = TypeVar("T")
 
 
-class _Absent:
-    """The type of ``ABSENT``: this snapshot says nothing about the key."""
+class _Answer:
+    """The type of the two answers that are no item."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
 
     def __repr__(self) -> str:
-        return "ABSENT"
+        return self._name
 
 
-ABSENT: Final = _Absent()
+ABSENT: Final = _Answer("ABSENT")
+"""This snapshot says nothing about the key."""
+
+UNREAD: Final = _Answer("UNREAD")
+"""The answer would take a read, and only the cache was to be asked."""
 
 
 class Partition(NamedTuple):
@@ -52,6 +60,7 @@ class SnapshotReader:
     Attributes:
         summary: what the manifest keeps of it.
         path: the file.
+        entries: items of the cached blocks that are in use, by key; kept by the cache.
     """
 
     def __init__(
@@ -90,6 +99,7 @@ class SnapshotReader:
         self._pages = cache.pages
         self._token_base = snapshot_id << SNAPSHOT_SHIFT
         self._loaded_root: Root | None = None
+        self.entries: dict[bytes, Item] = {}
 
     @property
     def _root(self) -> Root:
@@ -134,47 +144,59 @@ class SnapshotReader:
         payload, plain = self._read_page(layout.DATA, offset, length)
         return self._decode(lambda raw: blocks.decode_data(raw, plain), payload, offset)
 
-    def find(self, key: bytes, *, cached_only: bool = False) -> tuple[Block, int] | _Absent | None:
-        """The block and position of a key.
+    def item(self, key: bytes, cached_only: bool = False) -> Item:
+        """The item of a key, or ``ABSENT``; ``UNREAD`` if ``cached_only`` and that takes a read.
 
-        Returns:
-            ``None`` if the key is not here; ``ABSENT`` if ``cached_only`` and that would take a
-            read.
+        Look in ``entries`` first: where the key is there, this is not needed.
+
         Cost: O(log n); no read where the pages are cached, at most two elsewhere.
         """
         root = self._loaded_root
         if root is None:
             if cached_only:
-                return ABSENT
+                return UNREAD
             root = self._root
         number = bisect_right(root.first_keys, key) - 1
-        if number < 0 or key > root.last_keys[number]:
-            return None
-        base = root.offsets[number]
-        index = self._pages.get(self._token_base + base + root.data_lengths[number])
+        if number < 0:
+            return ABSENT
+        offset = root.offsets[number]
+        pages = self._pages
+        index = pages.get(self._token_base + offset + root.data_lengths[number])
         if index is None:
             if cached_only:
-                return ABSENT
+                return UNREAD
             index = self._index(root, number)
         index.hot = True
         at = bisect_right(index.first_keys, key) - 1
-        starts = index.starts
-        offset = base + starts[at]
-        token = self._token_base + offset
-        block = self._pages.get(token)
+        offset += index.starts[at]
+        block = pages.get(self._token_base + offset)
         if block is None:
             if not blocks.may_contain(index.filter, blocks.hash_key(key)):
-                return None
-            if cached_only:
                 return ABSENT
-            block = self._load_block(offset, starts[at + 1] - starts[at])
-            self._cache.add(token, block)
-        block.hot = True
+            if cached_only:
+                return UNREAD
+            block = self._load_block(offset, index.starts[at + 1] - index.starts[at])
+            self._cache.add(self._token_base + offset, block)
+        elif not block.hot:
+            # Used again since the cache last looked: from now on a look-up is one dict access.
+            self._cache.promote(self._token_base + offset, block, self.entries)
         keys = block.keys
         position = bisect_left(keys, key)
         if position < len(keys) and keys[position] == key:
-            return block, position
-        return None
+            return block.items[position]
+        return ABSENT
+
+    def find(self, key: bytes) -> tuple[Item, int] | None:
+        """Item and sequence of a key, or None if it is not here. Cost as of ``item``."""
+        if self.item(key) is ABSENT:
+            return None
+        root = self._root
+        number = bisect_right(root.first_keys, key) - 1
+        index = self._index(root, number)
+        at = bisect_right(index.first_keys, key) - 1
+        block = next(self._blocks(number, at, at, reverse=False, keep=True))
+        position = bisect_left(block.keys, key)
+        return block.items[position], block.sequence_at(position)
 
     def covered_count(self, ranges: RangeSet) -> int:
         """At least how many entries here lie in the ranges: those of whole partitions."""
