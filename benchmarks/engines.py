@@ -258,7 +258,7 @@ class Plyvel:
     configuration: ClassVar[str] = (
         "defaults (snappy, no filter, checksums not verified on reads); "
         "durable: sync=True; process: sync=False; one handle for all threads; "
-        "compact is compact_range()"
+        "compact is compact_range(), twice"
     )
 
     def __init__(self, path: Path, guarantee: Guarantee) -> None:
@@ -268,7 +268,6 @@ class Plyvel:
         self._db = plyvel.DB(str(path), create_if_missing=True)
         self.put = partial(self._db.put, sync=True) if self._sync else self._db.put
         self.get = self._db.get
-        self.compact = self._db.compact_range
         self.close = self._db.close
 
     @staticmethod
@@ -289,6 +288,12 @@ class Plyvel:
     def scan(self, *, reverse: bool = False) -> Iterator[Item]:
         entries: Iterator[Item] = self._db.iterator(reverse=reverse)
         return entries
+
+    def compact(self) -> None:
+        # LevelDB decides how many levels to compact before it flushes its memtable, so that one
+        # call can leave several levels behind; the second merges them.
+        self._db.compact_range()
+        self._db.compact_range()
 
     def for_thread(self) -> Engine:
         return self

@@ -112,6 +112,8 @@ class Log:
         self._store_id = store_id
         self._on_failure = on_failure
         self._sync_lock = threading.Lock()
+        self._group_lock = threading.Lock()
+        self._gathering: threading.Lock | None = None
         self._failure: BaseException | None = None
         self._closed = False
         self._wall_time_ns = fs.wall_time_ns
@@ -192,16 +194,35 @@ class Log:
     def wait(self, position: int) -> None:
         """Return once everything before ``position`` is durable.
 
-        The first to come syncs for all who appended before; the others find it done.
+        Whoever finds no group gathering begins one and leads it: it waits for the sync that is
+        running, closes the group, and syncs for all who joined. Members wait at the group's gate
+        and not for the sync lock, where they would queue behind the next sync.
 
         Raises:
             StoreFailedError: that sync, or an earlier one, failed.
         """
-        if self.durable >= position:
-            return
-        with self._sync_lock:
-            if self.durable < position:
-                self._sync_tail()
+        while self.durable < position:
+            mine = threading.Lock()
+            mine.acquire()
+            # All of it under one ``finally``: a Ctrl-C at any point must not leave a gate shut.
+            try:
+                with self._group_lock:
+                    gate = self._gathering
+                    if gate is None:
+                        self._gathering = mine
+                if gate is not None:
+                    # Opened by the leader, then passed from member to member.
+                    with gate:
+                        continue
+                with self._sync_lock:
+                    with self._group_lock:
+                        self._gathering = None
+                    if self.durable < position:
+                        self._sync_tail()
+            finally:
+                if self._gathering is mine:
+                    self._gathering = None
+                mine.release()
 
     def sync(self) -> None:
         """A sync of its own for everything appended so far."""
