@@ -319,6 +319,7 @@ class Engine(ReadSide):
         if next_sequence == self._log.first_sequence:
             next_sequence += 1
         self._log.seal(next_sequence)
+        self._set_room()
         try:
             tail = self._log.create_next(next_sequence)
             try:
@@ -331,6 +332,7 @@ class Engine(ReadSide):
             raise wal.failed(error.error) from error.error
         self._log.enter(tail)
         self._sequence = next_sequence - 1
+        self._set_room()
 
     def _freeze(self) -> None:
         self._rotate()
@@ -341,7 +343,10 @@ class Engine(ReadSide):
         # With nothing frozen, half of the budget fills before the next freeze; while a flush runs
         # writers may go on until both together have used it up.
         frozen = self._catalog.sources.frozen
-        if frozen:
+        if self._log.sealed:
+            # A rotation failed half way: no commit before it has been completed.
+            self._room_at = 0
+        elif frozen:
             used = sum(f.memtable.bytes_used for f in frozen)
             self._room_at = max(self.memtable_bytes - used, 0)
         else:

@@ -13,6 +13,7 @@ ties the reader to a living writer.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -123,7 +124,9 @@ class Follower(ReadSide):
         )
 
     def _in_child(self) -> None:
+        # Other threads do not exist here and may have held the lock.
         self._stop = self._refuse_forked
+        self._lock = threading.Lock()
 
     @property
     def closed(self) -> bool:

@@ -36,7 +36,7 @@ from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, Memtable
 from walkv.engine.segment import Scanner
 from walkv.engine.snapshot import BlockCache, SnapshotReader
-from walkv.engine.vfs import FileSystem, ensure_synced
+from walkv.engine.vfs import FileSystem, SyncError, ensure_synced
 from walkv.engine.wal import Tail
 from walkv.errors import CorruptionError, FormatError
 
@@ -311,7 +311,7 @@ def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, Recov
     Raises:
         OSError: a write failed; the store is as it was or partly mended, and can be opened again.
         SyncError: something could not be made durable.
-    Cost: three syncs; with a torn tail two more and a copy of it.
+    Cost: four syncs; with a torn tail three more and a copy of it.
     """
     scanner = findings.tail.scanner
     path = scanner.file.path
@@ -323,12 +323,13 @@ def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, Recov
     if findings.tail.cut_bytes:
         file.truncate(scanner.offset)
     ensure_synced(file.sync)
+    # The manifest's own name first: what it does not name may go only once it cannot go back.
+    ensure_synced(lambda: fs.sync_directory(directory))
     for unknown in findings.unknown_files:
         fs.unlink(unknown)
     for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY):
         synced_directory = fs.join(directory, name)
         ensure_synced(lambda name=synced_directory: fs.sync_directory(name))  # type: ignore[misc]
-    ensure_synced(lambda: fs.sync_directory(directory))
     report = RecoveryReport(
         clean=findings.tail.clean,
         segment_count=len(findings.manifest.segments),
@@ -382,7 +383,7 @@ def create(fs: FileSystem, directory: str, make_segment: Callable[[str, bytes], 
     for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY, QUARANTINE_DIRECTORY):
         fs.make_directory(fs.join(directory, name))
     ensure_synced(lambda: fs.sync_directory(directory))
-    ensure_synced(lambda: fs.sync_directory(fs.parent(directory)))
+    _sync_ancestors(fs, directory)
     store_id = fs.random_bytes(segment.STORE_ID_BYTES)
     tail = make_segment(fs.join(directory, LOG_DIRECTORY), store_id)
     manifest.write(
@@ -391,6 +392,22 @@ def create(fs: FileSystem, directory: str, make_segment: Callable[[str, bytes], 
         Manifest(store_id, 1, 1, 0, fs.wall_time_ns(), (tail.header.first_sequence,), ()),
     )
     return tail
+
+
+def _sync_ancestors(fs: FileSystem, directory: str) -> None:
+    """Make the names on the way to a directory durable: they may have been made just now."""
+    above, below = fs.parent(directory), directory
+    nearest = True
+    while above != below:
+        try:
+            fs.sync_directory(above)
+        except PermissionError as error:
+            # A directory we may not even read was not made by us.
+            if nearest:
+                raise SyncError(error) from error
+        except OSError as error:
+            raise SyncError(error) from error
+        above, below, nearest = fs.parent(above), above, False
 
 
 def is_new(fs: FileSystem, directory: str) -> bool:

@@ -6,7 +6,7 @@ Layout of the header (little-endian):
     ------  ----  ------------------------------------------------------------------
          0     8  magic           b"WALKVLOG"
          8     4  format_version  1
-        12     4  reserved        0
+        12     4  features        0; a reader refuses bits it does not know
         16    16  store_id        random; the same in every file of a store
         32     8  salt            random; seeds every checksum of this segment
         40     8  first_sequence  sequence of its first operation; also the file's name
@@ -119,12 +119,12 @@ def read_header(file: File, store_id: bytes) -> SegmentHeader:
             expected=HEADER_BYTES,
             found=len(data),
         )
-    magic, version, _, found_id, salt, first_sequence, created_ns = _HEADER.unpack_from(data)
+    magic, version, features, found_id, salt, first_sequence, created_ns = _HEADER.unpack_from(data)
     body, checksum = data[: _HEADER.size], data[_HEADER.size :]
     actual = xxh3_64_digest(body)
-    if magic == MAGIC and version != FORMAT_VERSION and actual == checksum:
+    if magic == MAGIC and (version, features) != (FORMAT_VERSION, 0) and actual == checksum:
         raise FormatError(
-            f"{file.path}: segment of format {version}, and this walkv reads format "
+            f"{file.path}: segment of format {version}, features {features:#x}, and this walkv reads format "
             f"{FORMAT_VERSION}; open it with a newer walkv",
             path=file.path,
             found_version=version,

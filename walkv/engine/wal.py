@@ -245,6 +245,11 @@ class Log:
         self.sync_count += 1
 
     @property
+    def sealed(self) -> bool:
+        """Whether the tail is closed for good, so that a new one must be entered first."""
+        return self._sealed
+
+    @property
     def unmarked(self) -> bool:
         """Whether the last frame's durability is not yet stated by a later frame."""
         return self._marked_at != self.position and not self._sealed
@@ -299,6 +304,7 @@ class Log:
                 raise
             self._sync_tail()
             self._sealed = True
+            self._write_file = _refuse_write
 
     def create_next(self, first_sequence: int) -> Tail:
         """The segment after the sealed tail, durable and empty, not yet in use.
@@ -340,6 +346,10 @@ class Log:
     def abandon(self) -> None:
         """Close the descriptor and nothing else."""
         self._tail.file.close()
+
+
+def _refuse_write(data: bytes, offset_bytes: int) -> None:
+    raise AssertionError("nothing is ever appended behind a seal")
 
 
 def create_segment(fs: FileSystem, directory: str, store_id: bytes, first_sequence: int) -> Tail:

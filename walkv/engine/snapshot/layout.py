@@ -13,7 +13,7 @@ Layout of the header:
     ------  ----  ----------------------------------------------------------
          0     8  magic           b"WALKVSNP"
          8     4  format_version  1
-        12     4  reserved        0
+        12     4  features        0; a reader refuses bits it does not know
         16    16  store_id        random; the same in every file of a store
         32     8  salt            random; seeds every checksum of this file
         40     8  snapshot_id     also the file's name
@@ -158,12 +158,13 @@ def decode_header(data: bytes, path: str) -> SnapshotHeader:
             expected=HEADER_BYTES,
             found=len(data),
         )
-    magic, version, _, store_id, salt, snapshot_id, created_ns = _HEADER.unpack_from(data)
+    magic, version, features, store_id, salt, snapshot_id, created_ns = _HEADER.unpack_from(data)
     actual = xxh3_64_digest(data[: _HEADER.size])
-    if magic == MAGIC and version != FORMAT_VERSION and actual == data[_HEADER.size :]:
+    unknown = (version, features) != (FORMAT_VERSION, 0)
+    if magic == MAGIC and unknown and actual == data[_HEADER.size :]:
         raise FormatError(
-            f"{path}: snapshot of format {version}, and this walkv reads format {FORMAT_VERSION}; "
-            "open it with a newer walkv",
+            f"{path}: snapshot of format {version}, features {features:#x}, and this walkv reads "
+            f"format {FORMAT_VERSION}; open it with a newer walkv",
             path=path,
             found_version=version,
             supported=(FORMAT_VERSION,),

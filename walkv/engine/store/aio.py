@@ -90,6 +90,7 @@ class AsyncStore:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="walkv-async")
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._asked = False
+        self._closed = False
         if isinstance(engine, Engine):
             engine.syncer.listen(self._on_sync)
 
@@ -395,6 +396,9 @@ class AsyncStore:
 
     async def close(self) -> None:
         """Sync, settle and close; see ``Store.close``."""
+        if self._closed:
+            return
+        self._closed = True
         engine = self._engine
         try:
             await self._run(engine.close)

@@ -1,0 +1,33 @@
+"""The ``walkv`` command: look into a store, change it, check it, and see it survive ``kill -9``.
+
+    text, folder, trial, demo_child    no click, no rich: bytes as text, and what the demo does
+    output, options, stores            what every command shares
+    data, upkeep, demo                 the commands
+    app                                the group; every error becomes one line and a status
+
+Needs the extra ``walkv[cli]``; nothing else of walkv imports this package.
+"""
+
+from __future__ import annotations
+
+import sys
+
+_EXTRA = frozenset(("click", "rich"))
+
+
+def main() -> None:
+    """Run the command with the arguments of this process, then exit."""
+    try:
+        from walkv.cli import app
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+            raise
+        sys.stderr.write(
+            f"walkv: the command line needs {error.name}; "
+            'install it with: pip install "walkv[cli]"\n'
+        )
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("walkv: interrupted\n")
+        sys.exit(130)
+    app.walkv_command.main(prog_name="walkv")

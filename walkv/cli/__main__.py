@@ -1,0 +1,5 @@
+"""``python -m walkv.cli`` is ``walkv``."""
+
+from walkv.cli import main
+
+main()

@@ -1,0 +1,82 @@
+"""Arguments and options that several commands have, and what they turn into."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import click
+
+import walkv
+from walkv import limits
+from walkv.cli import text
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+POLICIES: Final[dict[str, walkv.Wal | walkv.WriteThrough | walkv.WriteBack]] = {
+    "write-through": walkv.WriteThrough(),
+    "wal": walkv.Wal(),
+    "write-back": walkv.WriteBack(),
+}
+
+
+def _not_empty(_: click.Context, parameter: click.Parameter, value: str) -> str:
+    # An empty path means the working directory to the operating system, and to nobody else.
+    if not value:
+        raise click.BadParameter("a store is a directory, and its path is empty", param=parameter)
+    return value
+
+
+def store_argument(function: Decorated) -> Decorated:
+    return click.argument("path", metavar="STORE", callback=_not_empty)(function)
+
+
+def json_option(function: Decorated) -> Decorated:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")(
+        function
+    )
+
+
+def hex_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--hex", "as_hex", is_flag=True, help="Keys and values are hex digits, given and printed."
+    )(function)
+
+
+def sync_option(function: Decorated) -> Decorated:
+    return click.option(
+        "--sync",
+        type=click.Choice(tuple(POLICIES)),
+        default="wal",
+        show_default=True,
+        help="When the commit counts as done. Closing the store syncs in any case.",
+    )(function)
+
+
+def key_bytes(argument: str, as_hex: bool) -> bytes:
+    """A KEY argument.
+
+    Raises:
+        click.BadParameter: not hex digits, empty, or too long.
+    """
+    key = range_bytes("KEY", argument, as_hex)
+    if not 0 < len(key) <= limits.MAX_KEY_BYTES:
+        raise click.BadParameter(
+            f"a key has 1 to {limits.MAX_KEY_BYTES} bytes, and this one has {len(key)}",
+            param_hint="KEY",
+        )
+    return key
+
+
+def range_bytes(name: str, argument: str, as_hex: bool) -> bytes:
+    """An argument that may be empty: a prefix, a bound or a value.
+
+    Raises:
+        click.BadParameter: not hex digits.
+    """
+    try:
+        return text.to_bytes(argument, as_hex)
+    except ValueError:
+        raise click.BadParameter(
+            f"these are not pairs of hex digits: {argument[:40]!r}", param_hint=name
+        ) from None

@@ -1,0 +1,133 @@
+"""What a person and a program see: results on stdout, everything about them on stderr.
+
+Invariants:
+    1. stdout holds the result and nothing else, so that it can be piped.
+    2. Colour, boxes and cutting to the width of the window are for terminals only.
+    3. Text from a store or a path is never read as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TextIO
+
+import click
+from rich import box
+from rich.console import Console
+from rich.filesize import decimal
+from rich.status import Status
+from rich.table import Table
+
+_PLAIN_WIDTH: Final = 1_000
+"""Columns where there is no window: wide enough that no table is ever folded."""
+
+_BUFFER_BYTES: Final = 64 * 1024
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise  # noqa: PLE0704  # called while the BrokenPipeError is handled; ``app`` ends it quietly
+
+
+def is_terminal(stream: TextIO) -> bool:
+    # Not rich's idea of a terminal, which FORCE_COLOR changes.
+    with suppress(ValueError):  # closed
+        return stream.isatty()
+    return False
+
+
+def console(stderr: bool = False) -> Console:
+    """A console on the streams as they are now; tests replace them."""
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if is_terminal(stream) else _PLAIN_WIDTH
+    return _Console(
+        file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=True
+    )
+
+
+def size(size_bytes: int) -> str:
+    """``1.2 MB``"""
+    return decimal(size_bytes)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table whose first column is text and the others figures."""
+    plain = not is_terminal(sys.stdout)
+    made = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain)
+    for number, heading in enumerate(headings):
+        made.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+    """Names and what they are, one a line."""
+    made = Table(box=None, show_header=False, pad_edge=False)
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for pair in pairs:
+        made.add_row(*pair)
+    return made
+
+
+def emit_json(value: Any) -> None:
+    """One JSON object on one line of stdout."""
+    click.echo(json.dumps(value))
+
+
+def emit_lines(lines: Iterable[bytes]) -> None:
+    """Lines to stdout, many at a time; what came before an error is written before it is raised."""
+    waiting: list[bytes] = []
+    waiting_bytes = 0
+    try:
+        for line in lines:
+            waiting.append(line)
+            waiting_bytes += len(line) + 1
+            if waiting_bytes >= _BUFFER_BYTES:
+                block, waiting, waiting_bytes = waiting, [], 0
+                _echo(block)
+    finally:
+        _echo(waiting)
+
+
+def _echo(lines: list[bytes]) -> None:
+    if lines:
+        click.echo(b"\n".join(lines))
+
+
+def note(text: str) -> None:
+    """A line on stderr that is not an error."""
+    click.echo(f"walkv: {text}", err=True)
+
+
+class Steps:
+    """What is being done, on stderr: a spinner on a terminal, a line for each step elsewhere."""
+
+    def __init__(self, status: Status | None) -> None:
+        self._status = status
+
+    def begin(self, text: str) -> None:
+        """A new step."""
+        if self._status is None:
+            note(text)
+        else:
+            self._status.update(text)
+
+    def update(self, text: str) -> None:
+        """The same step, further on; shown on a terminal only."""
+        if self._status is not None:
+            self._status.update(text)
+
+
+@contextmanager
+def steps() -> Iterator[Steps]:
+    """Steps until the end of the block, where the spinner goes away."""
+    if is_terminal(sys.stderr):
+        with console(stderr=True).status("") as status:
+            yield Steps(status)
+    else:
+        yield Steps(None)
