@@ -13,7 +13,6 @@ Peers are imported when first used: one that is not installed costs the others n
 """
 
 import asyncio
-import importlib
 import importlib.metadata
 import os
 import threading
@@ -78,10 +77,12 @@ class Walkv:
     configuration: ClassVar[str] = "durable: Wal(); process: WriteBack(); one store for all threads"
 
     def __init__(self, path: Path, guarantee: Guarantee, **budgets_bytes: int) -> None:
-        walkv = importlib.import_module(SUBJECT)
+        import walkv
 
         sync = walkv.Wal() if guarantee == "durable" else walkv.WriteBack()
-        store: Any = walkv.open(path, sync=sync, **budgets_bytes)
+        # Any: mypy would hold `budgets_bytes` against every parameter of open.
+        open_store: Any = walkv.open
+        store: walkv.Store = open_store(path, sync=sync, **budgets_bytes)
         self._store = store
         self.put = store.put
         self.get = store.get
@@ -90,12 +91,9 @@ class Walkv:
 
     @staticmethod
     def version() -> str:
-        if not hasattr(importlib.import_module(SUBJECT), "open"):
-            raise ImportError("walkv.open is missing")
-        try:
-            return importlib.metadata.version(SUBJECT)
-        except importlib.metadata.PackageNotFoundError:
-            return "checkout"
+        import walkv
+
+        return walkv.__version__
 
     def reading(self) -> AbstractContextManager[Get]:
         return nullcontext(self.get)
@@ -107,8 +105,7 @@ class Walkv:
                 put(key, value)
 
     def scan(self, *, reverse: bool = False) -> Iterator[Item]:
-        entries: Iterator[Item] = self._store.scan(reverse=reverse)
-        return entries
+        return self._store.scan(reverse=reverse)
 
     def for_thread(self) -> Engine:
         return self
@@ -365,7 +362,7 @@ async def open_async_put(name: str, path: Path) -> AsyncIterator[AsyncPut]:
     `asyncio.to_thread`, with one handle per executor thread where an engine asks for that.
     """
     if name == SUBJECT:
-        walkv = importlib.import_module(SUBJECT)
+        import walkv
 
         async with await walkv.aopen(path, sync=walkv.Wal()) as store:
             yield store.put

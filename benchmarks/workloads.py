@@ -192,7 +192,7 @@ def _check_scan(entries: Iterator[Item], data: Dataset, *, reverse: bool) -> Non
 
 
 def fill_process(context: Context) -> Figures:
-    """Puts every entry by itself, reads them back, and measures what they take on disk."""
+    """Puts every entry by itself, reads them back, closes, and measures what is on disk."""
     data = context.dataset()
     order = data.random_order("fill")
     keys, values = [data.key(i) for i in order], [data.value(i) for i in order]
@@ -202,7 +202,9 @@ def fill_process(context: Context) -> Figures:
     fill_ns = _time_puts(engine.put, zip(keys, values, strict=True))
     read_ns = _time_gets(engine.get, read_keys)
     _check_answers(engine.get, data)
+    start_ns = perf_counter_ns()
     engine.close()
+    close_ns = perf_counter_ns() - start_ns
     closed_bytes = allocated_bytes(context.store_path)
 
     engine = context.open("process")
@@ -211,6 +213,7 @@ def fill_process(context: Context) -> Figures:
     return {
         "fill-process": _per_operation_us(fill_ns, data.entries),
         "read-after-fill": _per_operation_us(read_ns, data.entries),
+        "close-after-fill": close_ns / 1e6,
         "disk-closed": closed_bytes / MIB,
         "disk-compacted": allocated_bytes(context.store_path) / MIB,
     }
@@ -489,6 +492,7 @@ WORKLOADS: dict[str, Workload] = {
             (
                 Metric("fill-process", "us", "process", "put one by one, random order"),
                 Metric("read-after-fill", "us", _READS, "get, right after the fill, not reopened"),
+                Metric("close-after-fill", "ms", "process", "close after that fill, not reopened"),
                 Metric("disk-closed", "MiB", "process", "on disk after that fill, closed"),
                 Metric("disk-compacted", "MiB", "process", "the same, compacted"),
             ),

@@ -89,6 +89,8 @@ class Compactor:
         urgent: somebody waits: work without rests.
         error: why the last attempt failed, or None. A flush is tried again; merges stop for good
             once an input has proved damaged.
+        attempt_count: rounds of work begun so far.
+        failed_attempt: the last of them that failed.
         flush_count, merge_count: finished so far.
     """
 
@@ -117,6 +119,8 @@ class Compactor:
         self._damaged: Exception | None = None
         self.urgent = False
         self.error: BaseException | None = None
+        self.attempt_count = 0
+        self.failed_attempt = 0
         self.flush_count = 0
         self.merge_count = 0
 
@@ -150,7 +154,6 @@ class Compactor:
             except Stopped:
                 return
             except Exception as error:  # noqa: BLE001  # the thread outlives whatever a flush meets
-                log.warning("walkv: background work failed, will try again: %s", error)
                 retry = not isinstance(error, (SyncError, CorruptionError, FormatError))
 
     def work(self, *, merge_all: bool) -> None:
@@ -163,6 +166,7 @@ class Compactor:
             Stopped: the store is closing.
         """
         with self._work_lock:
+            self.attempt_count += 1
             try:
                 self._flush_all()
                 if merge_all:
@@ -173,18 +177,22 @@ class Compactor:
                 self.error = None
             except Stopped:
                 raise
-            except SyncError as error:
-                self.error = error.error
-                self._on_failure(error.error)
-                raise
-            except (CorruptionError, FormatError) as error:
-                self.error = self._damaged = error
-                raise
-            except Exception as error:
-                self.error = error
+            except BaseException as error:
+                self._note(error)
                 raise
             finally:
                 self._on_progress()
+
+    def _note(self, error: BaseException) -> None:
+        cause = error.error if isinstance(error, SyncError) else error
+        if str(cause) != str(self.error):
+            log.warning("walkv: a flush or merge failed: %s", cause)
+        self.error = cause
+        self.failed_attempt = self.attempt_count
+        if isinstance(error, SyncError):
+            self._on_failure(cause)
+        elif isinstance(error, (CorruptionError, FormatError)):
+            self._damaged = error
 
     def stop(self) -> None:
         """Abandon a merge that is running and end the thread. Frozen memtables stay frozen."""

@@ -23,6 +23,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -293,11 +294,7 @@ class Engine(ReadSide):
             OSError: in place of an ``OSError``, and saying more.
             StoreFailedError: it could not be taken back.
         """
-        try:
-            self._log.undo()
-        except OSError as second:
-            self._fail(second)
-            raise wal.failed(second) from second
+        self._log.undo()
         if isinstance(error, OSError):
             raise OSError(
                 error.errno,
@@ -359,23 +356,17 @@ class Engine(ReadSide):
             OSError: the flush that would make room fails (a full disk, most likely).
         """
         compactor = self.compactor
+        attempt = compactor.attempt_count
         while self._catalog.sources.frozen or self._crowded():
             compactor.urgent = True
-            if not self._fs.threads:
+            if self._fs.threads:
                 compactor.wake()
-                self._set_room()
-                continue
-            error = compactor.error
-            compactor.wake()
-            self._room.wait(_STALL_SECONDS)
+                self._room.wait(_STALL_SECONDS)
+            else:
+                self._flush_inline()
             self.check()
-            if isinstance(error, OSError) and compactor.error is error:
-                raise OSError(
-                    error.errno,
-                    f"{error.strerror}: the store's memory is full and cannot be written out; this "
-                    "commit was not written, everything before it is kept; free some space",
-                    self.path,
-                ) from error
+            if compactor.failed_attempt > attempt and compactor.error is not None:
+                self._refuse_for(compactor.error)
             if self._memtable.bytes_used < self._room_at:
                 return self._memtable
         compactor.urgent = False
@@ -393,15 +384,25 @@ class Engine(ReadSide):
                 compactor.wake()
             else:
                 self._flush_inline()
+                self.check()
         return self._memtable
 
+    def _refuse_for(self, error: BaseException) -> None:
+        """Refuse a commit because the flush that would make room for it has failed."""
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: the store's memory is full and cannot be written out; this "
+                "commit was not written, everything before it is kept; free some space",
+                self.path,
+            ) from error
+        raise error
+
     def _flush_inline(self) -> None:
-        try:
+        # The commit that happened to trigger the flush is not its owner: the compactor keeps the
+        # error, and whoever runs out of room gets it.
+        with suppress(OSError, SyncError, WalkvError):
             self.compactor.wake()
-        except (OSError, SyncError, WalkvError):
-            # The commit that happened to trigger the flush is not its owner: the compactor keeps
-            # the error, and whoever runs out of room gets it.
-            self.check()
 
     def _crowded(self) -> bool:
         many = len(self._catalog.sources.snapshots) >= limits.MAX_SNAPSHOTS
@@ -443,17 +444,8 @@ class Engine(ReadSide):
             write_ahead_log = self._log
             quiet = write_ahead_log.durable == write_ahead_log.position
             if self._stop is None and quiet and write_ahead_log.unmarked:
-                try:
-                    write_ahead_log.mark(frame.SYNC_MARKER, self._sequence + 1)
-                except OSError as error:
-                    self._undo_mark(error)
-
-    def _undo_mark(self, error: OSError) -> None:
-        # Nobody waits for a mark, so nobody is told, unless it cannot even be taken back.
-        try:
-            self._log.undo()
-        except OSError:
-            self._fail(error)
+                # What it raises ends in the syncer: nobody waits for a mark.
+                write_ahead_log.mark(frame.SYNC_MARKER, self._sequence + 1)
 
     def _fail(self, error: BaseException) -> None:
         """Stop for good: what comes next may not be written over lost data."""
@@ -492,7 +484,7 @@ class Engine(ReadSide):
         """Settle what is unsettled, say so in the log, and give the lock back.
 
         Raises:
-            StoreFailedError: the last sync failed.
+            StoreFailedError: the store had failed before, or a sync failed now.
         """
         with self._lock:
             if self._stop == self._refuse_closed or self._stop == self._refuse_forked:
@@ -508,13 +500,16 @@ class Engine(ReadSide):
                 self._settle_at_close()
             self._syncer.stop()
             with self._lock:
-                if healthy and self.failure is None:
+                if self.failure is None:
                     self._log.close(self._sequence + 1)
                 else:
                     self._log.abandon()
         finally:
+            self._syncer.tell()
             self._catalog.clear()
             self._file_lock.release()
+        if self.failure is not None:
+            raise wal.failed(self.failure) from self.failure
 
     def _settle_at_close(self) -> None:
         try:

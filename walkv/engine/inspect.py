@@ -9,7 +9,7 @@ from typing import Any
 from walkv.engine import manifest, recovery, segment
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
-from walkv.engine.snapshot import BlockCache
+from walkv.engine.snapshot import BlockCache, SnapshotReader
 from walkv.engine.vfs import FileSystem
 from walkv.errors import CorruptionError, FormatError
 
@@ -180,20 +180,30 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
         manifest_path = fs.join(engine.path, manifest.NAME)
         check(manifest_path, lambda: _check_manifest(fs, engine.path, catalog.manifest.store_id))
         for snapshot in pin.sources.snapshots:
-            before = checked_bytes
-            check(snapshot.path, lambda snapshot=snapshot: snapshot.check(advance))  # type: ignore[misc]
-            rest = snapshot.summary.size_bytes - (checked_bytes - before)
-            advance(max(rest, 0))
+            before, count = checked_bytes, len(problems)
+
+            def check_snapshot(known: SnapshotReader = snapshot) -> None:
+                _check_snapshot(fs, known, catalog.manifest.store_id, advance)
+
+            check(snapshot.path, check_snapshot)
+            if len(problems) > count and snapshot not in catalog.sources.snapshots:
+                problems.pop()  # merged and removed while we looked
+            advance(max(snapshot.summary.size_bytes - (checked_bytes - before), 0))
         known = catalog.manifest
         for first_sequence in known.segments:
             name = segment.file_name(first_sequence)
             path = fs.join(engine.path, recovery.LOG_DIRECTORY, name)
+            durable_offset = 0
+            if isinstance(engine, Engine):
+                durable_offset = engine.write_log.durable_offset_of(first_sequence)
             newest = first_sequence == known.segments[-1]
-
-            def check_segment(path: str = path, newest: bool = newest) -> None:
-                advance(_check_segment(fs, path, known.store_id, newest))
-
             count = len(problems)
+
+            def check_segment(
+                path: str = path, newest: bool = newest, durable_offset: int = durable_offset
+            ) -> None:
+                advance(_check_segment(fs, path, known.store_id, newest, durable_offset))
+
             check(path, check_segment)
             if len(problems) > count and first_sequence not in catalog.manifest.segments:
                 problems.pop()  # flushed and removed while we looked
@@ -215,16 +225,42 @@ def _check_manifest(fs: FileSystem, directory: str, store_id: bytes) -> None:
         )
 
 
-def _check_segment(fs: FileSystem, path: str, store_id: bytes, newest: bool) -> int:
-    scanner = recovery.open_segment(fs, path, store_id)
+def _check_snapshot(
+    fs: FileSystem, known: SnapshotReader, store_id: bytes, progress: Callable[[int], None]
+) -> None:
+    # Opened anew: the descriptor in use would not tell that the file was replaced or removed.
+    summary = known.summary
+    reader = SnapshotReader(fs, known.path, store_id, summary.snapshot_id, BlockCache(0))
     try:
+        if reader.summary != summary:
+            raise CorruptionError(
+                "this snapshot is not the one the manifest names",
+                path=known.path,
+                expected=summary,
+                found=reader.summary,
+            )
+        reader.check(progress)
+    finally:
+        reader.close()
+
+
+def _check_segment(
+    fs: FileSystem, path: str, store_id: bytes, newest: bool, durable_offset: int
+) -> int:
+    scanner = recovery.open_segment(fs, path, store_id)
+
+    def read_on() -> None:
         for _ in scanner.frames():
             pass
-        if newest:
-            # A live writer may be in the middle of a frame; only what was promised counts.
-            recovery.judge(scanner)
-        elif not scanner.sealed or scanner.offset != scanner.file.size():
-            raise recovery.damage(scanner, "a sealed segment ends before its seal")
+
+    try:
+        read_on()
+        if not newest and (not scanner.sealed or scanner.offset != scanner.file.size()):
+            raise recovery.damage(scanner, "a sealed segment does not end with its seal")
+        # A live writer may be in the middle of a frame; only what was durable counts.
+        recovery.judge(scanner, read_on)
+        if scanner.offset < durable_offset:
+            raise recovery.damage(scanner, "a frame that is durable is damaged")
         return scanner.offset
     finally:
         scanner.file.close()

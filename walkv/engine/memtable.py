@@ -32,7 +32,7 @@ from walkv.engine.ranges import NO_RANGES, RangeSet
 Entry = tuple[int, bytes | None, int, Any]
 """(sequence, value or None for a tombstone, expiry_ms or 0, the version before or None)."""
 
-ENTRY_OVERHEAD_BYTES: Final = 304
+ENTRY_OVERHEAD_BYTES: Final = 256
 """Memory of an entry beyond its key and value: objects, tuple, dict slot (CPython, 64-bit)."""
 
 NO_VIEW: Final = -1

@@ -174,7 +174,7 @@ def look(fs: FileSystem, directory: str, cache: BlockCache) -> Findings:
                 found=f"sequence {first_sequence}",
             )
         replay(scanner, findings)
-        tail = judge(scanner)
+        tail = judge(scanner, lambda scanner=scanner: replay(scanner, findings))  # type: ignore[misc]
         if not newest and (tail.cut_bytes or not scanner.sealed):
             raise damage(scanner, "a sealed segment ends before its seal")
         expected_first = scanner.next_sequence
@@ -258,17 +258,26 @@ def replay(scanner: Scanner, findings: Findings) -> None:
         start = found.end_offset
 
 
-def judge(scanner: Scanner) -> TailState:
+def judge(scanner: Scanner, read_on: Callable[[], None]) -> TailState:
     """The verdict on the end of a segment that was scanned to where its frames end.
 
+    Args:
+        read_on: takes in the frames that the scanner finds from here on. A live writer may have
+            appended since the scan ended; only what stays bad when read again is damage.
     Raises:
         CorruptionError: what follows was durable and is damaged.
     """
     cut_bytes = max(scanner.file.size() - scanner.offset, 0)
     torn = cut_bytes > 0 and not scanner.ends_in_zeros()
     if torn:
+        if scanner.sealed:
+            raise damage(scanner, "a sealed segment does not end with its seal")
         promise = scanner.promised_past()
         if promise is not None:
+            before = scanner.offset
+            read_on()
+            if scanner.offset > before:
+                return judge(scanner, read_on)
             raise damage(
                 scanner,
                 f"a frame that was durable is damaged (the frame at byte {promise[0]} says that "
@@ -438,6 +447,8 @@ def is_new(fs: FileSystem, directory: str) -> bool:
             logged = logged or file.size() > segment.HEADER_BYTES
             file.close()
     if settled or logged:
+        if manifest.NAME in fs.list(directory):
+            return False  # another process was making the store just now
         raise CorruptionError(
             "the manifest is missing, and there is data",
             path=fs.join(directory, manifest.NAME),

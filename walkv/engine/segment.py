@@ -124,8 +124,8 @@ def read_header(file: File, store_id: bytes) -> SegmentHeader:
     actual = xxh3_64_digest(body)
     if magic == MAGIC and (version, features) != (FORMAT_VERSION, 0) and actual == checksum:
         raise FormatError(
-            f"{file.path}: segment of format {version}, features {features:#x}, and this walkv reads format "
-            f"{FORMAT_VERSION}; open it with a newer walkv",
+            f"{file.path}: segment of format {version}, features {features:#x}, and this walkv "
+            f"reads format {FORMAT_VERSION}; open it with a newer walkv",
             path=file.path,
             found_version=version,
             supported=(FORMAT_VERSION,),

@@ -186,10 +186,18 @@ class Log:
         """Cut off what a ``write`` that is not to count has left.
 
         Raises:
-            OSError: the file could not be cut; the caller must fail the store.
+            StoreFailedError: it could not be cut off, so the log cannot go on.
         """
-        self._tail.file.truncate(self.position - self._base)
+        try:
+            self._tail.file.truncate(self.position - self._base)
+        except OSError as error:
+            self._poison(error)
+            raise failed(error) from error
         self._ahead_end = self.position
+
+    def _poison(self, error: BaseException) -> None:
+        self._failure = error
+        self._on_failure(error)
 
     def wait(self, position: int) -> None:
         """Return once everything before ``position`` is durable.
@@ -237,12 +245,18 @@ class Log:
         try:
             ensure_synced(self._tail.file.sync_data)
         except SyncError as error:
-            self._failure = error.error
-            self._on_failure(error.error)
+            self._poison(error.error)
             raise failed(error.error) from error.error
         self._write_ahead = 0 < target - self.durable <= _SMALL_GROUP_BYTES
         self.durable = target
         self.sync_count += 1
+
+    def durable_offset_of(self, first_sequence: int) -> int:
+        """How far a segment is known to be durable, if it is the tail; else 0."""
+        tail, durable, base = self._tail, self.durable, self._base
+        if tail is not self._tail or tail.header.first_sequence != first_sequence:
+            return 0
+        return durable - base
 
     @property
     def sealed(self) -> bool:
@@ -258,9 +272,15 @@ class Log:
         """Append a frame that only says how far the segment is durable.
 
         It shrinks the window in which damage to the last commits looks like a torn tail. Itself it
-        need not be synced: it is evidence, not data. The caller holds the commit lock.
+        need not be synced: it is evidence, not data. A seal or close mark also ends the file where
+        it ends itself. The caller holds the commit lock.
+
+        Raises:
+            OSError: it could not be written; the log is as before.
+            StoreFailedError: it could not be taken back.
         """
-        offset = self.position - self._base
+        before = self.position
+        offset = before - self._base
         data = frame.encode(
             _NOTHING,
             salt=self._salt,
@@ -271,9 +291,14 @@ class Log:
             synced_offset=self.durable - self._base,
             kind=kind,
         )
-        self._write_file(data, offset)
-        self.position += len(data)
-        self._marked_at = self.position
+        try:
+            self._write_file(data, offset)
+            if kind != frame.SYNC_MARKER:
+                self._tail.file.truncate(offset + len(data))
+        except BaseException:
+            self.undo()
+            raise
+        self._marked_at = self.position = before + len(data)
 
     def seal(self, next_sequence: int) -> None:
         """Close the tail for good, durably. Sealing a sealed tail does nothing.
@@ -292,19 +317,12 @@ class Log:
                 gone = FileNotFoundError(
                     errno.ENOENT, "the segment was deleted while it was in use", file.path
                 )
-                self._failure = gone
-                self._on_failure(gone)
+                self._poison(gone)
                 raise failed(gone) from gone
-            try:
-                self.mark(frame.SEAL, next_sequence)
-                file.truncate(self.position - self._base)
-            except BaseException:
-                self._marked_at = -1
-                self.undo()
-                raise
+            self.mark(frame.SEAL, next_sequence)
+            self._write_file = _refuse_write
             self._sync_tail()
             self._sealed = True
-            self._write_file = _refuse_write
 
     def create_next(self, first_sequence: int) -> Tail:
         """The segment after the sealed tail, durable and empty, not yet in use.
@@ -334,10 +352,9 @@ class Log:
                 self._sync_tail()
                 try:
                     self.mark(frame.CLOSE, next_sequence)
-                    self._tail.file.truncate(self.position - self._base)
                 except OSError:
                     # No space for the mark: the store only opens as if it had not been closed.
-                    self.undo()
+                    pass
                 else:
                     self._sync_tail()
             self._closed = True
@@ -433,11 +450,12 @@ class Syncer:
             self._condition.notify()
 
     def listen(self, callback: Callable[[], None]) -> None:
-        """Call ``callback`` in the background thread after every sync it did, failed or not."""
+        """Call ``callback`` after every sync done here, failed or not, and at the close."""
         self._listeners.append(callback)
 
     def unlisten(self, callback: Callable[[], None]) -> None:
-        self._listeners.remove(callback)
+        if callback in self._listeners:
+            self._listeners.remove(callback)
 
     def _start(self) -> None:
         if self._thread is None and self._fs.threads and not self._stopping:
@@ -468,8 +486,7 @@ class Syncer:
             except (StoreFailedError, OSError):
                 # The log has told the engine; whoever waits learns it from there.
                 pass
-            for callback in tuple(self._listeners):
-                callback()
+            self.tell()
 
     def poll(self) -> None:
         """Where there are no threads: sync now if the deadline has passed. Commits call it."""
@@ -486,6 +503,11 @@ class Syncer:
             self._condition.notify()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
+
+    def tell(self) -> None:
+        """Call the listeners: something has become durable, or never will."""
+        for callback in tuple(self._listeners):
+            callback()
 
 
 _NOWHERE: Final = -1

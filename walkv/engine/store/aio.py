@@ -40,7 +40,7 @@ from walkv.engine.store.transaction import Transaction
 from walkv.engine.store.view import View
 from walkv.engine.vfs import FileSystem
 from walkv.engine.wal import SyncPolicy, Wal, WriteBack
-from walkv.errors import ConflictError
+from walkv.errors import ClosedError, ConflictError, StoreFailedError
 
 T = TypeVar("T")
 
@@ -123,6 +123,8 @@ class AsyncStore:
 
     async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call something that may block, in another thread."""
+        if self._closed:
+            raise ClosedError(f"{self.path}: this store was closed; open it again to use it")
         return await self._loop.run_in_executor(self._pool, function, *arguments)
 
     def _writer(self) -> Engine:
@@ -334,6 +336,8 @@ class AsyncStore:
                 error = wal.failed(failure)
                 error.__cause__ = failure
                 waiter.set_exception(error)
+            elif engine.closed:
+                waiter.set_exception(ClosedError(f"{self.path}: closed before this was durable"))
             else:
                 waiting.append((position, waiter))
         self._waiters = waiting
@@ -398,11 +402,11 @@ class AsyncStore:
         """Sync, settle and close; see ``Store.close``."""
         if self._closed:
             return
-        self._closed = True
         engine = self._engine
         try:
             await self._run(engine.close)
         finally:
+            self._closed = True
             if isinstance(engine, Engine):
                 self._wake()
                 engine.syncer.unlisten(self._on_sync)
@@ -417,7 +421,11 @@ class AsyncStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close()
+        try:
+            await self.close()
+        except StoreFailedError:
+            if error is None:
+                raise
 
 
 def _size(part: Any) -> int:
@@ -538,5 +546,5 @@ class AsyncTransaction:
     ) -> None:
         if error is not None:
             self.discard()
-        else:
+        elif not self._transaction.done:
             await self.commit()

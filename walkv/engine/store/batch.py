@@ -110,6 +110,11 @@ class Operations:
         self._done = True
         return self._operations
 
+    @property
+    def done(self) -> bool:
+        """Whether this was committed or discarded."""
+        return self._done
+
     def discard(self) -> None:
         """Forget the operations; nothing is written."""
         self._done = True

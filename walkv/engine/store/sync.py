@@ -33,7 +33,7 @@ from walkv.engine.store.transaction import Transaction
 from walkv.engine.store.view import View
 from walkv.engine.vfs import FileSystem, OsFileSystem
 from walkv.engine.wal import SyncPolicy, Wal
-from walkv.errors import ConflictError
+from walkv.errors import ConflictError, StoreFailedError
 
 T = TypeVar("T")
 
@@ -455,7 +455,7 @@ class Store:
         """Sync, settle and close. Closing twice is allowed.
 
         Raises:
-            StoreFailedError: the last sync failed.
+            StoreFailedError: the store had failed before, or a sync failed now. It is closed.
         Durability: everything committed survives power loss on return.
         """
         self._engine.close()
@@ -469,7 +469,11 @@ class Store:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except StoreFailedError:
+            if error is None:
+                raise
 
 
 def version_check(engine: Engine, key: bytes, expected: Expected) -> Callable[[], None] | None:

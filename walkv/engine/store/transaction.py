@@ -55,6 +55,27 @@ class _Overlay(ReadPoint):
         return merge([Run(own, self._own.ranges), Run(base, self._own.ranges)], reverse=reverse)
 
 
+class _Walked:
+    """How far a scan has come, at any moment: only what was looked at counts as read."""
+
+    __slots__ = ("ended", "high", "last", "low", "reverse")
+
+    def __init__(self, low: bytes, high: bytes | None, reverse: bool) -> None:
+        self.low = low
+        self.high = high
+        self.reverse = reverse
+        self.last: bytes | None = None
+        self.ended = False
+
+    def stretch(self) -> tuple[bytes, bytes | None]:
+        """The keys walked over, as ``start <= key < stop``; empty if none."""
+        if self.ended:
+            return self.low, self.high
+        if self.last is None:
+            return self.low, self.low
+        return (self.last, self.high) if self.reverse else (self.low, self.last + b"\0")
+
+
 class Transaction(Operations):
     """Reads, and writes that commit only if what was read has not changed.
 
@@ -69,7 +90,7 @@ class Transaction(Operations):
         self._point = engine.pin()
         self._own = Memtable()
         self._read_versions: dict[bytes, int | None] = {}
-        self._read_ranges: list[tuple[bytes, bytes | None]] = []
+        self._walks: list[_Walked] = []
 
     # -- reads -----------------------------------------------------------------------------------
 
@@ -151,33 +172,19 @@ class Transaction(Operations):
         self._check(0)
         overlay = _Overlay(self._point, self._own)
         entries = self._engine.scan(overlay, low, high, reverse=reverse, limit=limit)
-        return self._walk(entries, low, high, reverse, limit, keys_only)
+        walked = _Walked(low, high, reverse)
+        self._walks.append(walked)
+        return self._walk(entries, walked, limit, keys_only)
 
     def _walk(
-        self,
-        entries: Iterator[Any],
-        low: bytes,
-        high: bytes | None,
-        reverse: bool,
-        limit: int | None,
-        keys_only: bool,
+        self, entries: Iterator[Any], walked: _Walked, limit: int | None, keys_only: bool
     ) -> Iterator[Any]:
         seen = 0
-        last: bytes | None = None
-        ended = False
-        try:
-            for key, value in entries:
-                seen += 1
-                last = key
-                yield key if keys_only else (key, value)
-            ended = limit is None or seen < limit
-        finally:
-            # Only what was looked at counts as read: up to the last key, or to the end.
-            if ended:
-                self._read_ranges.append((low, high))
-            elif last is not None:
-                walked = (last, high) if reverse else (low, last + b"\0")
-                self._read_ranges.append(walked)
+        for key, value in entries:
+            seen += 1
+            walked.last = key
+            yield key if keys_only else (key, value)
+        walked.ended = limit is None or seen < limit
 
     def count(
         self,
@@ -244,7 +251,8 @@ class Transaction(Operations):
         for key, version in self._read_versions.items():
             entry = engine.current_entry(key)
             check_expected(key, version, None if entry is None else entry[0])
-        for start, stop in self._read_ranges:
+        for walked in self._walks:
+            start, stop = walked.stretch()
             changed = self._changed_key(start, stop)
             if changed is not None:
                 raise ConflictError(
@@ -255,6 +263,8 @@ class Transaction(Operations):
 
     def _changed_key(self, start: bytes, stop: bytes | None) -> bytes | None:
         engine, point = self._engine, self._point
+        if stop is not None and start >= stop:
+            return None
         memtable = engine.catalog.sources.memtable
         if memtable is point.sources.memtable:
             return memtable.changed_since(start, stop, point.sequence)
