@@ -1,9 +1,10 @@
 """The ``walkv`` command: look into a store, change it, check it, and see it survive ``kill -9``.
 
-    text, folder, trial, demo_child    no click, no rich: bytes as text, and what the demo does
-    output, options, stores            what every command shares
-    data, upkeep, demo                 the commands
-    app                                the group; every error becomes one line and a status
+    text, policies                       bytes and policies as a person names them
+    folder, demo_child, trial            what the demo does: files, the process to kill, the count
+    output, options, stores              what the commands share
+    data, upkeep, demo                   the commands
+    app                                  the group; every error becomes one line and a status
 
 Needs the extra ``walkv[cli]``; nothing else of walkv imports this package.
 """

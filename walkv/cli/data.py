@@ -12,7 +12,6 @@ from rich.text import Text
 from walkv import Store, limits
 from walkv.cli import output
 from walkv.cli.options import (
-    POLICIES,
     hex_option,
     json_option,
     key_bytes,
@@ -20,6 +19,7 @@ from walkv.cli.options import (
     store_argument,
     sync_option,
 )
+from walkv.cli.policies import POLICIES
 from walkv.cli.stores import Failure, reading, writing
 from walkv.cli.text import escaped, for_json, shown
 
@@ -55,8 +55,13 @@ def get(path: str, key: str, as_hex: bool, as_json: bool) -> None:
     if value is None:
         raise _no_such_key(wanted, as_hex)
     if as_json:
-        fields = {"key": for_json(wanted, as_hex), "value": for_json(value, as_hex)}
-        output.emit_json(fields | {"version": version})
+        output.emit_json(
+            {
+                "key": for_json(wanted, as_hex),
+                "value": for_json(value, as_hex),
+                "version": version,
+            }
+        )
     elif as_hex:
         click.echo(value.hex())
     elif output.is_terminal(sys.stdout):
@@ -122,14 +127,22 @@ def put(
         created = store.recovery_report.created
         version = store.put(wanted, data, sync=POLICIES[sync], ttl_seconds=ttl_seconds)
     if as_json:
-        fields = {"key": for_json(wanted, as_hex), "version": version}
-        output.emit_json(fields | {"value_bytes": len(data), "created": created})
+        output.emit_json(
+            {
+                "key": for_json(wanted, as_hex),
+                "version": version,
+                "value_bytes": len(data),
+                "created": created,
+            }
+        )
 
 
 def _value_bytes(value: str | None, file: IO[bytes] | None, as_hex: bool) -> bytes:
     if value is not None and value != "-":
         return range_bytes("VALUE", value, as_hex)
-    stream = click.get_binary_stream("stdin") if file is None else file
+    if file is None and sys.stdin is None:
+        raise Failure("there is no stdin to read the value from")
+    stream = file or sys.stdin.buffer
     most_bytes = limits.MAX_VALUE_BYTES * (3 if as_hex else 1)
     data = bytearray()
     while block := stream.read(_READ_BYTES):

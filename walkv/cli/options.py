@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import click
 
-import walkv
 from walkv import limits
 from walkv.cli import text
+from walkv.cli.policies import POLICIES
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-POLICIES: Final[dict[str, walkv.Wal | walkv.WriteThrough | walkv.WriteBack]] = {
-    "write-through": walkv.WriteThrough(),
-    "wal": walkv.Wal(),
-    "write-back": walkv.WriteBack(),
-}
 
 
 def _not_empty(_: click.Context, parameter: click.Parameter, value: str) -> str:

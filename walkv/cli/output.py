@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.status import Status
 from rich.table import Table
+from rich.text import Text
 
 _PLAIN_WIDTH: Final = 1_000
 """Columns where there is no window: wide enough that no table is ever folded."""
@@ -29,11 +30,13 @@ _BUFFER_BYTES: Final = 64 * 1024
 
 class _Console(Console):
     def on_broken_pipe(self) -> None:
-        raise  # noqa: PLE0704  # called while the BrokenPipeError is handled; ``app`` ends it quietly
+        raise  # rich calls this where it handles the BrokenPipeError; ``app`` ends it quietly
 
 
-def is_terminal(stream: TextIO) -> bool:
-    # Not rich's idea of a terminal, which FORCE_COLOR changes.
+def is_terminal(stream: TextIO | None) -> bool:
+    # Not rich's idea of a terminal, which FORCE_COLOR changes. None: it was closed from the start.
+    if stream is None:
+        return False
     with suppress(ValueError):  # closed
         return stream.isatty()
     return False
@@ -64,19 +67,21 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     return made
 
 
-def facts(pairs: Iterable[tuple[str, str]]) -> Table:
+def print_facts(pairs: Sequence[tuple[str, str]]) -> None:
     """Names and what they are, one a line."""
-    made = Table(box=None, show_header=False, pad_edge=False)
-    made.add_column(style="bold", no_wrap=True)
-    made.add_column(overflow="fold")
-    for pair in pairs:
-        made.add_row(*pair)
-    return made
+    width = max(len(name) for name, _ in pairs) + 2
+    for name, fact in pairs:
+        console().print(Text.assemble((name.ljust(width), "bold"), fact))
+
+
+def json_bytes(value: Any) -> bytes:
+    """JSON on one line; ASCII, so that neither the locale nor an odd path matters."""
+    return json.dumps(value).encode()
 
 
 def emit_json(value: Any) -> None:
     """One JSON object on one line of stdout."""
-    click.echo(json.dumps(value))
+    click.echo(json_bytes(value))
 
 
 def emit_lines(lines: Iterable[bytes]) -> None:

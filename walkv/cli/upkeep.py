@@ -43,22 +43,20 @@ def stats(path: str, as_json: bool) -> None:
         output.emit_json(fields)
         return
     state = "closed cleanly" if report.clean else "open in another program, or not closed cleanly"
-    output.console().print(
-        output.facts(
-            [
-                ("store", one_line(found.path)),
-                ("state", state),
-                ("entries", f"{found.memtable_entries + found.snapshot_entries:,}"),
-                ("  in the log", f"{found.memtable_entries:,}"),
-                ("  in snapshots", f"{found.snapshot_entries:,}"),
-                ("  deletions", f"{found.tombstone_count:,}"),
-                ("last sequence", f"{found.last_sequence:,}"),
-                ("on disk", output.size(found.disk_bytes)),
-                ("  log", _files(found.log_bytes, found.segment_count, "segment")),
-                ("  snapshots", _files(found.snapshot_bytes, found.snapshot_count, "file")),
-                ("opened in", f"{report.elapsed_seconds * 1e3:.1f} ms"),
-            ]
-        )
+    output.print_facts(
+        [
+            ("store", one_line(found.path)),
+            ("state", state),
+            ("entries", f"{found.memtable_entries + found.snapshot_entries:,}"),
+            ("  in the log", f"{found.memtable_entries:,}"),
+            ("  in snapshots", f"{found.snapshot_entries:,}"),
+            ("  deletions", f"{found.tombstone_count:,}"),
+            ("last sequence", f"{found.last_sequence:,}"),
+            ("on disk", output.size(found.disk_bytes)),
+            ("  log", _files(found.log_bytes, found.segment_count, "segment")),
+            ("  snapshots", _files(found.snapshot_bytes, found.snapshot_count, "file")),
+            ("opened in", f"{report.elapsed_seconds * 1e3:.1f} ms"),
+        ]
     )
 
 
@@ -78,23 +76,31 @@ def recovery_fields(report: RecoveryReport) -> dict[str, Any]:
 def verify(ctx: click.Context, path: str, as_json: bool) -> None:
     """Read every byte of a store and hold it against its checksums.
 
-    Changes nothing. Exit status 1 if there is damage, which is listed file by file. A store too
-    damaged to open is reported with the damage that opening met first.
+    Changes nothing. Exit status 1 if there is damage, which is listed file by file. Where the
+    damage keeps the store from opening, only the first that opening met is listed, and "complete"
+    is false in the JSON.
 
     \b
     Examples:
       walkv verify agent.walkv
       walkv verify agent.walkv --json
     """
+    complete = True
     try:
         with reading(path) as store, _progress() as progress:
             report = store.verify(progress)
     except CorruptionError as error:
-        report = VerifyReport(0, 0, (error,))
+        complete, report = False, VerifyReport(0, 0, (error,))
     if as_json:
-        fields = {"ok": report.ok, "file_count": report.file_count}
-        fields |= {"checked_bytes": report.checked_bytes}
-        output.emit_json(fields | {"problems": [_problem_fields(p) for p in report.problems]})
+        output.emit_json(
+            {
+                "ok": report.ok,
+                "complete": complete,
+                "file_count": report.file_count,
+                "checked_bytes": report.checked_bytes,
+                "problems": [_problem_fields(problem) for problem in report.problems],
+            }
+        )
     elif report.ok:
         size = output.size(report.checked_bytes)
         click.echo(f"no damage: {report.file_count:,} files, {size} checked")
@@ -102,10 +108,12 @@ def verify(ctx: click.Context, path: str, as_json: bool) -> None:
         for problem in report.problems:
             click.echo(f"damaged: {one_line(_problem_text(problem))}")
         count = len(report.problems)
-        click.echo(
-            f"walkv: {count} damaged file{'' if count == 1 else 's'}; keep a copy of the "
-            "directory, then restore the file or the store from a backup",
-            err=True,
+        files = f"{count} damaged file{'' if count == 1 else 's'}"
+        if not complete:
+            files += ", and the store does not open, so the others could not be checked"
+        output.note(
+            f"{files}; keep a copy of the directory, then restore the file or the store from a "
+            "backup"
         )
     if not report.ok:
         ctx.exit(1)

@@ -15,7 +15,8 @@ Invariants:
     2. Acting may be killed at any point and done again: bytes are saved and synced before they are
        cut, and what is removed is what no manifest names.
     3. Nothing is served before the tail and the directories were synced: after a ``kill -9`` the
-       page cache may be ahead of the disk.
+       page cache may be ahead of the disk. After an unclean end what no frame states to be durable
+       is written again before that, because a sync that had failed left its pages marked clean.
     4. After an unclean end the tail is sealed where it is valid, and commits go on in a new segment
        with a new salt. A lost sequence is never reused in the segment that lost it.
 
@@ -36,7 +37,7 @@ from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, Memtable
 from walkv.engine.segment import Scanner
 from walkv.engine.snapshot import BlockCache, SnapshotReader
-from walkv.engine.vfs import FileSystem, SyncError, ensure_synced
+from walkv.engine.vfs import File, FileSystem, SyncError, ensure_synced
 from walkv.engine.wal import Tail
 from walkv.errors import CorruptionError, FormatError
 
@@ -54,7 +55,7 @@ OWN_NAMES = frozenset(
         manifest.TEMPORARY_NAME,
     )
 )
-_QUARANTINE_COPY_BYTES = 1 * limits.MIB
+_COPY_BYTES = 1 * limits.MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +332,8 @@ def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, Recov
     file = fs.open(path, writable=True)
     if findings.tail.cut_bytes:
         file.truncate(scanner.offset)
+    if not findings.tail.clean:
+        _write_again(file, scanner)
     ensure_synced(file.sync)
     # The manifest's own name first: what it does not name may go only once it cannot go back.
     ensure_synced(lambda: fs.sync_directory(directory))
@@ -353,6 +356,21 @@ def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, Recov
     return Tail(file, scanner.header, scanner.offset, scanner.sealed), report
 
 
+def _write_again(file: File, scanner: Scanner) -> None:
+    """Write what is not known to be durable once more, in place, so that the next sync covers it.
+
+    If the process before us stopped because a sync had failed, the kernel has marked the pages
+    clean: they can be read, the next sync would succeed, and they are not on the medium.
+    """
+    offset = segment.HEADER_BYTES
+    if scanner.last is not None:
+        offset = max(offset, scanner.last.synced_offset)
+    while offset < scanner.offset:
+        data = file.read(offset, min(_COPY_BYTES, scanner.offset - offset))
+        file.write(data, offset)
+        offset += len(data)
+
+
 def _save(fs: FileSystem, directory: str, tail: TailState) -> str:
     """Copy the bytes about to be cut into ``quarantine/``, durably."""
     scanner = tail.scanner
@@ -370,7 +388,7 @@ def _save(fs: FileSystem, directory: str, tail: TailState) -> str:
     try:
         done = 0
         while done < tail.cut_bytes:
-            size = min(_QUARANTINE_COPY_BYTES, tail.cut_bytes - done)
+            size = min(_COPY_BYTES, tail.cut_bytes - done)
             data = scanner.file.read(scanner.offset + done, size)
             if not data:
                 break
