@@ -114,10 +114,10 @@ def _discard_output() -> None:
 @click.version_option(walkv.__version__, prog_name="walkv", message="%(prog)s %(version)s")
 @click.pass_context
 def walkv_command(ctx: click.Context) -> None:
-    r"""Look into a walkv store, change it, check it, and see it survive kill -9.
+    """Look into a walkv store, change it, check it, and see it survive kill -9.
 
     STORE is the store's directory. KEY and VALUE are text, stored as UTF-8; with --hex they are hex
-    digits. Bytes that are not printable are shown as \xNN, and a backslash as \\.
+    digits. Bytes that are not printable are shown as \\xNN, and a backslash as \\\\.
 
     With --json every command prints JSON objects, one a line: scan one for each entry, every other
     command one. Keys and values in them are strings, or {"base64": "..."} where they are not UTF-8,

@@ -121,7 +121,7 @@ def put(
     if (value is None) == (file is None):
         raise click.UsageError("give either VALUE (or -) or --file")
     if ttl_seconds is not None and not 0 < ttl_seconds < _LONGEST_TTL_SECONDS:
-        raise click.BadParameter("the time is above 0 seconds and finite", param_hint="--ttl")
+        raise click.BadParameter("the time is above 0 seconds and finite", param_hint="'--ttl'")
     data = _value_bytes(value, file, as_hex)
     with writing(path, create=not no_create) as store:
         created = store.recovery_report.created
@@ -195,7 +195,7 @@ def delete(
         # Counted without the lock, so that nobody is kept waiting for an answer.
         with reading(path) as store:
             count = store.count(low)
-        click.confirm(f"Delete {_keys(count)} {_beginning(low, as_hex)}?", abort=True, err=True)
+        _confirm(f"Delete {_keys(count)} {_beginning(low, as_hex)}?")
     with writing(path) as store:
         count = store.count(low)
         if count:
@@ -216,6 +216,17 @@ def _delete_key(path: str, key: bytes, sync: str, as_hex: bool, as_json: bool) -
         output.emit_json({"key": for_json(key, as_hex), "version": version})
 
 
+def _confirm(question: str) -> None:
+    """Ask, and go on only after a yes."""
+    try:
+        agreed = click.confirm(question, err=True)
+    finally:
+        if not output.is_terminal(sys.stdin):
+            click.echo(err=True)  # nobody has pressed Enter where it would show
+    if not agreed:
+        raise Failure("nothing was deleted")
+
+
 def _keys(count: int) -> str:
     return "1 key" if count == 1 else f"{count:,} keys"
 
@@ -230,7 +241,9 @@ def _beginning(prefix: bytes, as_hex: bool) -> str:
 @click.option("--start", help="First key, included.")
 @click.option("--stop", help="End, not included.")
 @click.option("--reverse", is_flag=True, help="From the last key to the first.")
-@click.option("--limit", type=click.IntRange(min=0), help="At most so many entries.")
+@click.option(
+    "--limit", type=click.IntRange(min=0), metavar="COUNT", help="At most so many entries."
+)
 @click.option("--keys-only", is_flag=True, help="Print keys without values.")
 @hex_option
 @json_option
@@ -245,11 +258,11 @@ def scan(
     as_hex: bool,
     as_json: bool,
 ) -> None:
-    r"""Print entries in key order, one a line: the key, a tab, the value.
+    """Print entries in key order.
 
-    Bytes that are not printable are shown as \xNN, line breaks and tabs as \n, \r and \t, and a
-    backslash as \\, so that every entry is one line with one tab. On a terminal long values are
-    cut to the width of the window.
+    An entry is one line: the key, a tab, the value. Bytes that are not printable are shown as
+    \\xNN, line breaks and tabs as \\n, \\r and \\t, and a backslash as \\\\. On a terminal long
+    values are cut to the width of the window.
 
     \b
     Examples:
@@ -302,7 +315,7 @@ def _show_entries(entries: Iterator[tuple[bytes, bytes | None]], as_hex: bool) -
     console = output.console()
     count = 0
     for key, value in entries:
-        line = Text(shown(key, as_hex), style="cyan")
+        line = Text().append(shown(key, as_hex), style="cyan")
         if value is not None:
             line.append("  ")
             line.append_text(_preview(value, console.width - line.cell_len, as_hex))

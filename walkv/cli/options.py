@@ -57,7 +57,7 @@ def key_bytes(argument: str, as_hex: bool) -> bytes:
     if not 0 < len(key) <= limits.MAX_KEY_BYTES:
         raise click.BadParameter(
             f"a key has 1 to {limits.MAX_KEY_BYTES} bytes, and this one has {len(key)}",
-            param_hint="KEY",
+            param_hint="'KEY'",
         )
     return key
 
@@ -72,5 +72,5 @@ def range_bytes(name: str, argument: str, as_hex: bool) -> bytes:
         return text.to_bytes(argument, as_hex)
     except ValueError:
         raise click.BadParameter(
-            f"these are not pairs of hex digits: {argument[:40]!r}", param_hint=name
+            f"these are not pairs of hex digits: {argument[:40]!r}", param_hint=f"'{name}'"
         ) from None

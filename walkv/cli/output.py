@@ -59,7 +59,7 @@ def size(size_bytes: int) -> str:
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table whose first column is text and the others figures."""
     plain = not is_terminal(sys.stdout)
-    made = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=not plain)
+    made = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, heading in enumerate(headings):
         made.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows:

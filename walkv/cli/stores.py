@@ -49,6 +49,8 @@ def _open(path: str, *, read_only: bool, create: bool) -> walkv.Store:
         try:
             store = walkv.open(path, read_only=read_only, create=create)
         except FileNotFoundError:
+            if create:
+                raise  # then it is not the store that is missing
             raise Failure(_no_store(path)) from None
         except walkv.LockedError as error:
             raise Failure(_locked(path, error)) from error

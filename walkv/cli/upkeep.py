@@ -74,11 +74,11 @@ def recovery_fields(report: RecoveryReport) -> dict[str, Any]:
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, path: str, as_json: bool) -> None:
-    """Read every byte of a store and hold it against its checksums.
+    """Look for damage.
 
-    Changes nothing. Exit status 1 if there is damage, which is listed file by file. Where the
-    damage keeps the store from opening, only the first that opening met is listed, and "complete"
-    is false in the JSON.
+    Reads every byte of the store and holds it against its checksums. Changes nothing. Exit status 1
+    if there is damage, which is listed file by file. Where the damage keeps the store from opening,
+    only the first that opening met is listed, and "complete" is false in the JSON.
 
     \b
     Examples:
@@ -166,7 +166,9 @@ def _problem_fields(problem: CorruptionError | FormatError) -> dict[str, Any]:
 @store_argument
 @json_option
 def compact(path: str, as_json: bool) -> None:
-    """Rewrite a store into one file; the space of what was deleted or replaced comes back.
+    """Give back the space of what was deleted.
+
+    Rewrites the whole store into one file, without what was deleted, replaced or has expired.
 
     Safe to interrupt: the store then stays as it was.
 

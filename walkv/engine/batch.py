@@ -52,7 +52,7 @@ def decode(payload: bytes) -> list[Any]:
     Cost: one C call, and one pass in Python over the types.
     """
     try:
-        operations = msgpack.unpackb(payload, raw=False, use_list=True, strict_map_key=True)
+        operations = msgpack.unpackb(payload)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise ValueError(f"not msgpack: {error}") from None
     if type(operations) is not list or len(operations) % 2 or not operations:

@@ -22,6 +22,7 @@ import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from itertools import islice
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from sortedcontainers import SortedList
@@ -34,6 +35,9 @@ Entry = tuple[int, bytes | None, int, Any]
 
 ENTRY_OVERHEAD_BYTES: Final = 256
 """Memory of an entry beyond its key and value: objects, tuple, dict slot (CPython, 64-bit)."""
+
+_SEQUENCE: Final = itemgetter(0)
+_EXPIRY: Final = itemgetter(2)
 
 NO_VIEW: Final = -1
 _CHUNK_ENTRIES: Final = 256
@@ -144,24 +148,20 @@ class Memtable:
 
         Stays right while the table is written: what is added meanwhile has a higher sequence.
         """
-        get = self.get
+        table = self.table
         pages = self._key_pages_backward if reverse else self._key_pages_forward
         for keys in pages(start, stop):
-            found = []
-            items: list[Any] = []
-            plain = True
-            for key in keys:
-                entry = get(key, sequence)
-                if entry is None:
-                    continue
-                found.append(key)
-                if entry[2] or entry[1] is None:
-                    plain = False
-                    items.append([entry[2], entry[1]] if entry[2] else None)
-                else:
-                    items.append(entry[1])
-            if found:
-                yield Chunk(found, items, plain)
+            entries: list[Any] = [table[key] for key in keys]
+            if max(map(_SEQUENCE, entries)) > sequence:
+                entries = [self.get(key, sequence) for key in keys]
+                keys = [key for key, entry in zip(keys, entries, strict=True) if entry]
+                entries = [entry for entry in entries if entry]
+            items = [entry[1] for entry in entries]
+            plain = None not in items and not any(map(_EXPIRY, entries))
+            if not plain:
+                items = [[entry[2], entry[1]] if entry[2] else entry[1] for entry in entries]
+            if keys:
+                yield Chunk(keys, items, plain)
 
     def changed_since(self, start: bytes, stop: bytes | None, sequence: int) -> bytes | None:
         """A key in the range that was written after a sequence, or None."""

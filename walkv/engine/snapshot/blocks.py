@@ -154,14 +154,13 @@ def encode_data(keys: list[bytes], items: list[Any], sequences: list[int]) -> by
     return bytes(msgpack.packb([keys, items, encode_sequences(sequences)]))
 
 
+# Hot: every block read from a file.
 def decode_data(payload: bytes, plain: bool) -> Block:
     """Raises ``ValueError`` where the payload is not a data block."""
     keys, items, sequences = _unpack(payload, 3)
     count = len(keys)
-    if count == 0 or len(items) != count or type(sequences) is not bytes:
-        raise ValueError("keys and items do not match")
-    if len(sequences) < 9 or len(sequences) != 9 + count * sequences[8]:
-        raise ValueError("keys and sequences do not match")
+    if count == 0 or len(items) != count or len(sequences) != 9 + count * sequences[8]:
+        raise ValueError("keys, items and sequences do not match")
     return Block(keys, items, sequences, plain, len(payload))
 
 
@@ -199,7 +198,7 @@ def decode_root(payload: bytes) -> Root:
 
 def _unpack(payload: bytes, columns: int) -> list[Any]:
     try:
-        value = msgpack.unpackb(payload, raw=False, use_list=True, strict_map_key=True)
+        value = msgpack.unpackb(payload)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise ValueError(f"not msgpack: {error}") from None
     if type(value) is not list or len(value) != columns:

@@ -243,26 +243,28 @@ def _decompressor() -> Any:
         return made
 
 
-def decode_page(data: bytes, kind: int, *, path: str, salt: int, offset: int) -> tuple[bytes, bool]:
+# Hot: every page read from a file.
+def decode_page(
+    data: bytes | memoryview, kind: int, *, path: str, salt: int, offset: int
+) -> tuple[bytes, bool]:
     """Payload and plain flag of the page that is ``data``.
 
     Raises:
         CorruptionError: not a valid page of that kind for this place.
     Cost: one pass to hash, and one to decompress where compressed.
     """
-    body = memoryview(data)[8:]
-    actual = xxh3_64_digest(body, (salt + offset) & _SEED_MASK)
-    if actual != data[:8] or len(data) < PAGE_HEADER_BYTES:
+    view = memoryview(data)
+    actual = xxh3_64_digest(view[8:], (salt + offset) & _SEED_MASK)
+    if actual != view[:8] or len(data) < PAGE_HEADER_BYTES:
         raise CorruptionError(
             "page checksum does not match",
             path=path,
             offset_bytes=offset,
-            expected=data[:8].hex(),
+            expected=bytes(view[:8]).hex(),
             found=actual.hex(),
         )
     found_kind, codec, flags, raw_length = _PAGE.unpack_from(data, 8)
-    payload: bytes = data[PAGE_HEADER_BYTES:]
-    if found_kind != kind or codec not in (STORED, ZSTD) or raw_length > limits.MAX_BLOCK_BYTES:
+    if found_kind != kind or codec > ZSTD or raw_length > limits.MAX_BLOCK_BYTES:
         raise CorruptionError(
             "page header is inconsistent",
             path=path,
@@ -270,15 +272,10 @@ def decode_page(data: bytes, kind: int, *, path: str, salt: int, offset: int) ->
             expected=f"kind {kind}",
             found=f"kind {found_kind}, codec {codec}, {raw_length} bytes",
         )
-    if codec == ZSTD:
-        try:
-            if zstandard.frame_content_size(payload) != raw_length:
-                raise zstandard.ZstdError("the frame declares another size")
-            payload = _decompressor().decompress(payload, allow_extra_data=False)
-        except zstandard.ZstdError as error:
-            raise CorruptionError(
-                f"page does not decompress: {error}", path=path, offset_bytes=offset
-            ) from None
+    if codec == STORED:
+        payload = bytes(view[PAGE_HEADER_BYTES:])
+    else:
+        payload = _decompressed(view[PAGE_HEADER_BYTES:], raw_length, path, offset)
     if len(payload) != raw_length:
         raise CorruptionError(
             "page has the wrong length",
@@ -288,3 +285,14 @@ def decode_page(data: bytes, kind: int, *, path: str, salt: int, offset: int) ->
             found=len(payload),
         )
     return payload, bool(flags & FLAG_PLAIN)
+
+
+def _decompressed(packed: memoryview, raw_length: int, path: str, offset: int) -> bytes:
+    try:
+        if zstandard.frame_content_size(packed) != raw_length:
+            raise zstandard.ZstdError("the frame declares another size")
+        return bytes(_decompressor().decompress(packed, allow_extra_data=False))
+    except zstandard.ZstdError as error:
+        raise CorruptionError(
+            f"page does not decompress: {error}", path=path, offset_bytes=offset
+        ) from None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
+from walkv import limits
 from walkv.engine.batch import Item
 from walkv.engine.merge import Chunk
 from walkv.engine.ranges import RangeSet
@@ -25,6 +26,10 @@ from walkv.engine.vfs import File, FileSystem
 from walkv.errors import CorruptionError
 
 T = TypeVar("T")
+
+
+_AHEAD_BYTES: Final = 64 * limits.KIB
+"""How much a scan reads at once."""
 
 
 class _Answer:
@@ -125,9 +130,7 @@ class SnapshotReader:
         try:
             return decode(payload)
         except (ValueError, TypeError, IndexError) as error:
-            raise CorruptionError(
-                f"page does not decode: {error}", path=self.path, offset_bytes=offset
-            ) from None
+            raise self._undecodable(error, offset) from None
 
     def _index(self, root: Root, number: int) -> Index:
         offset = root.offsets[number] + root.data_lengths[number]
@@ -140,9 +143,24 @@ class SnapshotReader:
         self._cache.add(self._token_base + offset, index)
         return index
 
+    # Hot.
     def _load_block(self, offset: int, length: int) -> Block:
-        payload, plain = self._read_page(layout.DATA, offset, length)
-        return self._decode(lambda raw: blocks.decode_data(raw, plain), payload, offset)
+        return self._decode_block(self._file.read(offset, length), offset)
+
+    # Hot.
+    def _decode_block(self, data: bytes | memoryview, offset: int) -> Block:
+        payload, plain = layout.decode_page(
+            data, layout.DATA, path=self.path, salt=self._salt, offset=offset
+        )
+        try:
+            return blocks.decode_data(payload, plain)
+        except (ValueError, TypeError, IndexError) as error:
+            raise self._undecodable(error, offset) from None
+
+    def _undecodable(self, error: Exception, offset: int) -> CorruptionError:
+        return CorruptionError(
+            f"page does not decode: {error}", path=self.path, offset_bytes=offset
+        )
 
     def item(self, key: bytes, cached_only: bool = False) -> Item:
         """The item of a key, or ``ABSENT``; ``UNREAD`` if ``cached_only`` and that takes a read.
@@ -227,16 +245,30 @@ class SnapshotReader:
         base = root.offsets[number]
         starts, pages, cache = index.starts, self._pages, self._cache
         order = range(last, first - 1, -1) if reverse else range(first, last + 1)
+        window = memoryview(b"")
+        window_start = 0
         for at in order:
-            offset = base + starts[at]
-            page = pages.get(self._token_base + offset)
-            if page is None:
-                block = self._load_block(offset, starts[at + 1] - starts[at])
-                if keep and cache.has_room(block.cost_bytes):
-                    cache.add(self._token_base + offset, block)
-                yield block
-            else:
+            start, stop = starts[at], starts[at + 1]
+            token = self._token_base + base + start
+            page = pages.get(token)
+            if page is not None:
                 yield page
+                continue
+            if start < window_start or stop > window_start + len(window):
+                # Neighbours will be wanted next: one read for several blocks.
+                if reverse:
+                    window_start = max(min(start, stop - _AHEAD_BYTES), starts[first])
+                    window_stop = stop
+                else:
+                    window_start = start
+                    window_stop = max(stop, min(start + _AHEAD_BYTES, starts[last + 1]))
+                size = window_stop - window_start
+                window = memoryview(self._file.read(base + window_start, size))
+            data = window[start - window_start : stop - window_start]
+            block = self._decode_block(data, base + start)
+            if keep and cache.has_room(block.cost_bytes):
+                cache.add(token, block)
+            yield block
 
     def chunks(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Chunk]:
         """Entries with ``start <= key < stop``, a block at a time."""
