@@ -42,7 +42,7 @@ DEFAULT_CACHE_BYTES = 64 * MIB
 MIN_MEMTABLE_BYTES = 64 * KIB
 """Smallest memtable budget: below it a store would do nothing but rotate."""
 
-BLOCK_TARGET_BYTES = 4 * KIB
+BLOCK_TARGET_BYTES = 8 * KIB
 """A data block is closed when its keys and values reach this."""
 
 PARTITION_BLOCKS = 128

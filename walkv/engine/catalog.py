@@ -7,13 +7,16 @@ Invariants:
     1. ``sources`` is replaced, never changed: whoever reads it once has a consistent set.
     2. The union of ``sources`` is the whole store at every moment: a memtable leaves it in the same
        step in which the snapshot made of it enters.
-    3. The catalog lock is taken after the commit lock, never before.
+    3. Nothing is created, replaced or removed by path unless the directory is still the one that
+       was opened.
+    4. The catalog lock is taken after the commit lock, never before.
 
 Source: LevelDB's ``VersionSet``; reference counts are the interpreter's own.
 """
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
@@ -26,7 +29,7 @@ from walkv.engine.merge import Chunk, Run, merge
 from walkv.engine.ranges import RangeSet
 from walkv.engine.recovery import LOG_DIRECTORY
 from walkv.engine.snapshot import ABSENT, BlockCache, SnapshotReader, SnapshotSummary
-from walkv.engine.vfs import FileSystem
+from walkv.engine.vfs import FileSystem, Lock, SyncError
 
 
 class Frozen(NamedTuple):
@@ -161,7 +164,9 @@ class Catalog:
         known: Manifest,
         sources: Sources,
         cache: BlockCache,
+        guard: Lock | None = None,
     ) -> None:
+        self._guard = guard
         self._fs = fs
         self._directory = directory
         self._cache = cache
@@ -169,7 +174,18 @@ class Catalog:
         self.manifest = known
         self.sources = sources
 
+    def check_in_place(self) -> None:
+        """Make sure that the directory under the store's path is still the one that was opened.
+
+        Raises:
+            SyncError: it was moved, removed or replaced; nothing may be written there any more.
+        """
+        if self._guard is not None and not self._guard.valid():
+            text = "the store's directory was moved, removed or replaced while it was open"
+            raise SyncError(FileNotFoundError(errno.ENOENT, text, self._directory))
+
     def _replace(self, **changes: Any) -> None:
+        self.check_in_place()
         known = self.manifest.next(**changes)
         manifest.write(self._fs, self._directory, known)
         self.manifest = known

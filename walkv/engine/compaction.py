@@ -305,6 +305,7 @@ class Compactor:
         catalog = self._catalog
         store_id = catalog.manifest.store_id
         snapshots = catalog.sources.snapshots
+        catalog.check_in_place()
         number = catalog.take_snapshot_id()
         self._slice_began = time.perf_counter()
         writer = SnapshotWriter(self._fs, self._snapshot_directory, store_id, number, ranges=ranges)

@@ -104,7 +104,7 @@ class Engine(ReadSide):
             known = findings.manifest
             sources = Sources(findings.memtable, (), findings.snapshots)
             self._sequence = findings.last_sequence
-        self._catalog = Catalog(fs, directory, known, sources, self._cache)
+        self._catalog = Catalog(fs, directory, known, sources, self._cache, self._file_lock)
         self._memtable = sources.memtable
         self._log = Log(
             fs,
@@ -315,9 +315,10 @@ class Engine(ReadSide):
         next_sequence = self._sequence + 1
         if next_sequence == self._log.first_sequence:
             next_sequence += 1
-        self._log.seal(next_sequence)
-        self._set_room()
         try:
+            self._catalog.check_in_place()
+            self._log.seal(next_sequence)
+            self._set_room()
             tail = self._log.create_next(next_sequence)
             try:
                 self._catalog.add_segment(next_sequence)

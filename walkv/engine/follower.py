@@ -138,6 +138,7 @@ class Follower(ReadSide):
                 self._stop = self._refuse_closed
                 self._forget_fork()
                 self._findings.tail.scanner.file.close()
+                self._findings.snapshots = ()
                 self._catalog.clear()
 
 

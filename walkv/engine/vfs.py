@@ -61,6 +61,10 @@ class File(Protocol):
 class Lock(Protocol):
     """A held lock."""
 
+    def valid(self) -> bool:
+        """Whether the lock file is still the one under its path: the directory that it guards may
+        have been moved away, and another put in its place."""
+
     def release(self) -> None: ...
 
 
@@ -250,10 +254,14 @@ class OsLock:
     descriptor of the file closes.
     """
 
-    __slots__ = ("_descriptor",)
+    __slots__ = ("_descriptor", "_path")
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, path: str, descriptor: int) -> None:
+        self._path = path
         self._descriptor = descriptor
+
+    def valid(self) -> bool:
+        return _same_file(self._descriptor, self._path)
 
     def release(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -322,7 +330,7 @@ class OsFileSystem:
                     holder = {"pid": os.getpid(), "host": socket.gethostname()}
                     os.ftruncate(descriptor, 0)
                     os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-                    return OsLock(descriptor)
+                    return OsLock(path, descriptor)
             except BlockingIOError:
                 holder = _read_holder(descriptor)
                 os.close(descriptor)
@@ -377,7 +385,7 @@ class OsFileSystem:
 def _same_file(descriptor: int, path: str) -> bool:
     try:
         named = os.stat(path)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
     held = os.fstat(descriptor)
     return stat.S_ISREG(held.st_mode) and (named.st_dev, named.st_ino) == (

@@ -240,7 +240,7 @@ class Store:
             reverse: from the last key to the first.
             limit: at most so many entries.
             keys_only: yield keys instead of ``(key, value)`` pairs.
-        Cost: O(log n) to begin, then about one block read per 4 KiB of entries. Memory: a few
+        Cost: O(log n) to begin, then about one block read per 8 KiB of entries. Memory: a few
             blocks, whatever the size of the range.
         """
         low, high = key_range(prefix, start, stop)
