@@ -15,6 +15,7 @@ Each module imports only from those above it in this list; ``tests/test_layers.p
     compaction            flush and merge
     reads                 get, scan, views
     core, follower        the writing and the read-only opener
+    opening               lock, recover, run; or look and follow
     inspect               verify and statistics
     store/                Store, AsyncStore, Batch, Transaction, View
 """

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -35,12 +34,10 @@ from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, NO_VIEW, Memtable
 from walkv.engine.reads import ReadSide
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.snapshot import BlockCache
-from walkv.engine.vfs import FileSystem, Lock, LockHeldError, SyncError
+from walkv.engine.vfs import FileSystem, Lock, SyncError
 from walkv.engine.wal import IDLE_SECONDS, Log, Syncer, SyncPolicy, WriteBack, WriteThrough
 from walkv.errors import (
     ClosedError,
-    FormatError,
-    LockedError,
     StoreFailedError,
     WalkvError,
 )
@@ -57,7 +54,7 @@ Check = Callable[[], None]
 
 
 class Engine(ReadSide):
-    """See the module. Made by ``open_engine``.
+    """See the module. Made by ``opening.open_engine``.
 
     Attributes:
         report: what recovery found and did.
@@ -80,7 +77,7 @@ class Engine(ReadSide):
         self._file_lock = lock
         self._cache = cache
         self.memtable_bytes = memtable_bytes
-        self._room = threading.Condition(self._lock)
+        self._room = threading.Condition(self.commit_lock)
         self._pack = batch.make_packer()
         self._sequence = 0
         self._room_at = memtable_bytes // 2
@@ -93,7 +90,7 @@ class Engine(ReadSide):
         fs, directory = self._fs, self.path
         if recovery.is_new(fs, directory):
             if not create:
-                raise not_found(directory)
+                raise recovery.not_found(directory)
             tail = recovery.create(fs, directory, self._make_first)
             known = manifest.read(fs, directory)
             sources = Sources(Memtable(), (), ())
@@ -113,11 +110,11 @@ class Engine(ReadSide):
             tail,
             self._fail,
         )
-        self._syncer = Syncer(self._log, fs, self._mark_idle)
+        self.syncer = Syncer(self._log, fs, self._mark_idle)
         self.compactor = Compactor(
             fs, directory, self._catalog, self._cache, self._on_compacted, self._fail
         )
-        with self._lock:
+        with self.commit_lock:
             if not report.clean:
                 self._rotate()
             if self._memtable.bytes_used >= self._room_at:
@@ -132,8 +129,8 @@ class Engine(ReadSide):
     # -- commits ---------------------------------------------------------------------------------
 
     # Hot: one put, the commonest commit.
-    def append_one(self, key: bytes, value: bytes) -> int:
-        """Commit one put; returns its position in the log. The commit lock is held."""
+    def append_one(self, key: bytes, value: bytes) -> tuple[int, int]:
+        """As ``append`` for one put; the commit lock is held."""
         if self._stop is not None:
             raise self._stop()
         memtable = self._memtable
@@ -156,16 +153,7 @@ class Engine(ReadSide):
         self._sequence = sequence
         memtable.table[key] = (sequence, value, 0, older)
         memtable.bytes_used += added_bytes
-        return end
-
-    def put(self, key: bytes, value: bytes, policy: SyncPolicy | None) -> int:
-        """Commit one put and wait as the policy asks; returns its sequence."""
-        with self._lock:
-            end = self.append_one(key, value)
-            sequence = self._sequence
-        if policy is not None or end > self._syncer.quiet_position:
-            self.settle(end, policy)
-        return sequence
+        return end, sequence
 
     def append(self, operations: list[Any], check: Check | None = None) -> tuple[int, int]:
         """Commit a batch; the commit lock is held.
@@ -213,32 +201,32 @@ class Engine(ReadSide):
         self, operations: list[Any], policy: SyncPolicy | None, check: Check | None = None
     ) -> int:
         """Commit a batch and wait as the policy asks; returns its last sequence."""
-        with self._lock:
+        with self.commit_lock:
             end, sequence = self.append(operations, check)
         self.settle(end, policy)
         return sequence
 
     def try_append(self, key: bytes, value: bytes) -> tuple[int, int] | None:
         """As ``append`` for one put, if that can be done without waiting; else None."""
-        if not self._lock.acquire(blocking=False):
+        if not self.commit_lock.acquire(blocking=False):
             return None
         try:
             if self._memtable.bytes_used >= self._room_at and self._stop is None:
                 return None
-            return self.append_one(key, value), self._sequence
+            return self.append_one(key, value)
         finally:
-            self._lock.release()
+            self.commit_lock.release()
 
     def try_commit(self, operations: list[Any], check: Check | None) -> tuple[int, int] | None:
         """As ``append`` if that can be done without waiting for anything, else None."""
-        if not self._lock.acquire(blocking=False):
+        if not self.commit_lock.acquire(blocking=False):
             return None
         try:
             if self._memtable.bytes_used >= self._room_at and self._stop is None:
                 return None
             return self.append(operations, check)
         finally:
-            self._lock.release()
+            self.commit_lock.release()
 
     # Hot.
     def settle(self, position: int, policy: SyncPolicy | None) -> None:
@@ -257,12 +245,12 @@ class Engine(ReadSide):
             self._log.sync()
         else:
             self._log.wait(position)
-        if self._syncer.armed_seconds > IDLE_SECONDS:
-            self._syncer.arm(IDLE_SECONDS)
+        if self.syncer.armed_seconds > IDLE_SECONDS:
+            self.syncer.arm(IDLE_SECONDS)
 
     def settle_back(self, position: int, policy: WriteBack) -> None:
         unsynced_bytes = position - self._log.durable
-        syncer = self._syncer
+        syncer = self.syncer
         if unsynced_bytes * 2 > policy.max_unsynced_bytes:
             if unsynced_bytes > policy.max_unsynced_bytes:
                 self._log.wait(position - policy.max_unsynced_bytes)
@@ -278,10 +266,6 @@ class Engine(ReadSide):
     @property
     def durable_position(self) -> int:
         return self._log.durable
-
-    @property
-    def syncer(self) -> Syncer:
-        return self._syncer
 
     @property
     def write_log(self) -> Log:
@@ -419,7 +403,7 @@ class Engine(ReadSide):
 
     def compact(self) -> None:
         """Write everything into one snapshot without anything deleted; waits for it."""
-        with self._lock:
+        with self.commit_lock:
             self.check()
             if len(self._memtable) or self._memtable.ranges:
                 self._freeze()
@@ -441,7 +425,7 @@ class Engine(ReadSide):
         self._log.wait(self._log.position)
 
     def _mark_idle(self) -> None:
-        with self._lock:
+        with self.commit_lock:
             write_ahead_log = self._log
             quiet = write_ahead_log.durable == write_ahead_log.position
             if self._stop is None and quiet and write_ahead_log.unmarked:
@@ -473,8 +457,8 @@ class Engine(ReadSide):
     def _in_child(self) -> None:
         # Other threads do not exist here and may have held the locks.
         self._stop = self._refuse_forked
-        self._lock = threading.Lock()
-        self._room = threading.Condition(self._lock)
+        self.commit_lock = threading.Lock()
+        self._room = threading.Condition(self.commit_lock)
         self._file_lock.release()
 
     @property
@@ -487,7 +471,7 @@ class Engine(ReadSide):
         Raises:
             StoreFailedError: the store had failed before, or a sync failed now.
         """
-        with self._lock:
+        with self.commit_lock:
             if self._stop == self._refuse_closed or self._stop == self._refuse_forked:
                 return
             healthy = self._stop is None
@@ -499,14 +483,14 @@ class Engine(ReadSide):
             self.compactor.stop()
             if healthy:
                 self._settle_at_close()
-            self._syncer.stop()
-            with self._lock:
+            self.syncer.stop()
+            with self.commit_lock:
                 if self.failure is None:
                     self._log.close(self._sequence + 1)
                 else:
                     self._log.abandon()
         finally:
-            self._syncer.tell()
+            self.syncer.tell()
             self._catalog.clear()
             self._file_lock.release()
         if self.failure is not None:
@@ -514,7 +498,7 @@ class Engine(ReadSide):
 
     def _settle_at_close(self) -> None:
         try:
-            with self._lock:
+            with self.commit_lock:
                 if self._memtable.bytes_used > _CLOSE_FLUSH_BYTES:
                     self._freeze()
             self.compactor.flush_at_close()
@@ -527,91 +511,3 @@ class Engine(ReadSide):
     def point_in_commit(self) -> ReadPoint:
         """A read point taken while the commit lock is held, to validate a transaction."""
         return self._pin()
-
-
-def open_engine(
-    directory: str,
-    *,
-    policy: SyncPolicy,
-    create: bool,
-    memtable_bytes: int,
-    cache_bytes: int,
-    fs: FileSystem,
-) -> Engine:
-    """Take the lock, recover, and return a running engine.
-
-    Raises:
-        LockedError: another opener writes to the store.
-        FileNotFoundError: there is no store and ``create`` is false.
-        FormatError: not a store, or of a newer format.
-        CorruptionError: durable data is damaged or missing.
-        OSError: from the file system.
-    """
-    directory = fs.absolute(directory)
-    _prepare_directory(fs, directory, create)
-    lock_path = fs.join(directory, recovery.LOCK_NAME)
-    try:
-        lock = fs.lock(lock_path)
-    except LockHeldError as error:
-        raise locked(directory, lock_path, error.holder) from None
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{error.strerror}: the store cannot be opened for writing; see to the permissions, or "
-            "open it with read_only=True",
-            directory,
-        ) from error
-    try:
-        engine = Engine(fs, directory, policy, lock, BlockCache(cache_bytes), memtable_bytes)
-        try:
-            engine.start(create)
-        except SyncError as error:
-            raise wal.failed(error.error) from error.error
-    except BaseException:
-        lock.release()
-        raise
-    network = fs.network_name(directory)
-    if network is not None:
-        warnings.warn(
-            f"{directory} is on a network file system ({network}), where locks and syncs may not "
-            "do what walkv relies on; use a local disk for data you must not lose",
-            stacklevel=4,
-        )
-    return engine
-
-
-def _prepare_directory(fs: FileSystem, directory: str, create: bool) -> None:
-    if fs.is_directory(directory):
-        if recovery.is_new(fs, directory) and not create:
-            raise not_found(directory)
-        return
-    try:
-        fs.list(directory)
-    except FileNotFoundError:
-        if not create:
-            raise not_found(directory) from None
-        fs.make_directory(directory)
-    except NotADirectoryError:
-        raise FormatError(
-            f"{directory}: this is a file, and a walkv store is a directory; choose another path",
-            path=directory,
-            supported=(manifest.FORMAT_VERSION,),
-        ) from None
-
-
-def not_found(directory: str) -> FileNotFoundError:
-    return FileNotFoundError(
-        2, "there is no walkv store here; open it with create=True to make one", directory
-    )
-
-
-def locked(directory: str, lock_path: str, holder: dict[str, Any]) -> LockedError:
-    pid, host = holder.get("pid"), holder.get("host")
-    who = f"process {pid} on {host}" if pid else "another opener"
-    return LockedError(
-        f"{directory}: {who} has this store open for writing, and only one may; close it there, "
-        "or open it here with read_only=True",
-        path=lock_path,
-        pid=pid if isinstance(pid, int) else None,
-        host=host if isinstance(host, str) else None,
-    )

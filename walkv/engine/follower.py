@@ -79,7 +79,7 @@ class Follower(ReadSide):
         Cost: one ``stat`` and one read of the log's end; after a flush or merge by the writer, a
             replay of the unsettled log.
         """
-        with self._lock:
+        with self.commit_lock:
             self.check()
             before = self._sequence
             path = self._fs.join(self.path, manifest.NAME)
@@ -126,31 +126,17 @@ class Follower(ReadSide):
     def _in_child(self) -> None:
         # Other threads do not exist here and may have held the lock.
         self._stop = self._refuse_forked
-        self._lock = threading.Lock()
+        self.commit_lock = threading.Lock()
 
     @property
     def closed(self) -> bool:
         return self._stop == self._refuse_closed
 
     def close(self) -> None:
-        with self._lock:
+        with self.commit_lock:
             if self._stop is None:
                 self._stop = self._refuse_closed
                 self._forget_fork()
                 self._findings.tail.scanner.file.close()
                 self._findings.snapshots = ()
                 self._catalog.clear()
-
-
-def open_follower(directory: str, *, cache_bytes: int, fs: FileSystem) -> Follower:
-    """Open read-only.
-
-    Raises:
-        FileNotFoundError: there is no store.
-        FormatError: not a store, or of a newer format.
-        CorruptionError: durable data is damaged or missing.
-    """
-    directory = fs.absolute(directory)
-    if not fs.is_directory(directory) or recovery.is_new(fs, directory):
-        raise FileNotFoundError(2, "there is no walkv store here to read", directory)
-    return Follower(fs, directory, BlockCache(cache_bytes))

@@ -42,7 +42,7 @@ class ReadSide:
     path: str
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self.commit_lock = threading.Lock()
         self._stop = None
         self._applying = False
         self._released: deque[Memtable] = deque()
@@ -111,7 +111,7 @@ class ReadSide:
         return self._unexpired(item) if type(item) is list else item
 
     def _wait_for_batch(self) -> None:
-        with self._lock:
+        with self.commit_lock:
             pass
 
     def _unexpired(self, item: list[Any]) -> bytes | None:
@@ -150,7 +150,7 @@ class ReadSide:
 
     def pin(self) -> ReadPoint:
         """The store as it is now, to be read in peace."""
-        with self._lock:
+        with self.commit_lock:
             self.check()
             return self._pin()
 

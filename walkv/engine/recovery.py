@@ -474,3 +474,9 @@ def is_new(fs: FileSystem, directory: str) -> bool:
             found="no file",
         )
     return True
+
+
+def not_found(directory: str) -> FileNotFoundError:
+    return FileNotFoundError(
+        2, "there is no walkv store here; open it with create=True to make one", directory
+    )

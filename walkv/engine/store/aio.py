@@ -251,7 +251,7 @@ class AsyncStore:
             if done is not None:
                 await self._settle(done[0], sync)
                 return done[1]
-        return await self._run(engine.put, key, value, sync)
+        return await self._run(engine.commit, [key, value], sync)
 
     async def delete(
         self, key: Buffer, *, sync: SyncChoice = None, expected: Expected = ANY

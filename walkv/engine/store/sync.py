@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import Any, Literal, Self, TypeVar, overload
 
 from walkv import limits
-from walkv.engine.core import Engine, open_engine
-from walkv.engine.follower import Follower, open_follower
+from walkv.engine.core import Engine
+from walkv.engine.follower import Follower
 from walkv.engine.inspect import Progress, Stats, VerifyReport, stats, verify
+from walkv.engine.opening import open_engine, open_follower
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store.batch import Batch
 from walkv.engine.store.common import (
@@ -312,7 +313,11 @@ class Store:
             check_policy(sync)
         engine = self._engine
         if ttl_seconds is None and expected is ANY and type(engine) is Engine:
-            return engine.put(key, value, sync)
+            with engine.commit_lock:
+                position, version = engine.append_one(key, value)
+            if sync is not None or position > engine.syncer.quiet_position:
+                engine.settle(position, sync)
+            return version
         return self._put_checked(key, value, sync, ttl_seconds, expected)
 
     def _put_checked(

@@ -1,0 +1,110 @@
+"""Opens a store: for writing (lock, recover, run) or for reading (look, follow)."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from walkv.engine import manifest, recovery, wal
+from walkv.engine.core import Engine
+from walkv.engine.follower import Follower
+from walkv.engine.snapshot import BlockCache
+from walkv.engine.vfs import FileSystem, LockHeldError, SyncError
+from walkv.engine.wal import SyncPolicy
+from walkv.errors import FormatError, LockedError
+
+
+def open_engine(
+    directory: str,
+    *,
+    policy: SyncPolicy,
+    create: bool,
+    memtable_bytes: int,
+    cache_bytes: int,
+    fs: FileSystem,
+) -> Engine:
+    """Take the lock, recover, and return a running engine.
+
+    Raises:
+        LockedError: another opener writes to the store.
+        FileNotFoundError: there is no store and ``create`` is false.
+        FormatError: not a store, or of a newer format.
+        CorruptionError: durable data is damaged or missing.
+        OSError: from the file system.
+    """
+    directory = fs.absolute(directory)
+    _prepare_directory(fs, directory, create)
+    lock_path = fs.join(directory, recovery.LOCK_NAME)
+    try:
+        lock = fs.lock(lock_path)
+    except LockHeldError as error:
+        raise _locked(directory, lock_path, error.holder) from None
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{error.strerror}: the store cannot be opened for writing; see to the permissions, or "
+            "open it with read_only=True",
+            directory,
+        ) from error
+    try:
+        engine = Engine(fs, directory, policy, lock, BlockCache(cache_bytes), memtable_bytes)
+        try:
+            engine.start(create)
+        except SyncError as error:
+            raise wal.failed(error.error) from error.error
+    except BaseException:
+        lock.release()
+        raise
+    network = fs.network_name(directory)
+    if network is not None:
+        warnings.warn(
+            f"{directory} is on a network file system ({network}), where locks and syncs may not "
+            "do what walkv relies on; use a local disk for data you must not lose",
+            stacklevel=4,
+        )
+    return engine
+
+
+def _prepare_directory(fs: FileSystem, directory: str, create: bool) -> None:
+    if fs.is_directory(directory):
+        if recovery.is_new(fs, directory) and not create:
+            raise recovery.not_found(directory)
+        return
+    try:
+        fs.list(directory)
+    except FileNotFoundError:
+        if not create:
+            raise recovery.not_found(directory) from None
+        fs.make_directory(directory)
+    except NotADirectoryError:
+        raise FormatError(
+            f"{directory}: this is a file, and a walkv store is a directory; choose another path",
+            path=directory,
+            supported=(manifest.FORMAT_VERSION,),
+        ) from None
+
+
+def _locked(directory: str, lock_path: str, holder: dict[str, Any]) -> LockedError:
+    pid, host = holder.get("pid"), holder.get("host")
+    who = f"process {pid} on {host}" if pid else "another opener"
+    return LockedError(
+        f"{directory}: {who} has this store open for writing, and only one may; close it there, "
+        "or open it here with read_only=True",
+        path=lock_path,
+        pid=pid if isinstance(pid, int) else None,
+        host=host if isinstance(host, str) else None,
+    )
+
+
+def open_follower(directory: str, *, cache_bytes: int, fs: FileSystem) -> Follower:
+    """Open read-only.
+
+    Raises:
+        FileNotFoundError: there is no store.
+        FormatError: not a store, or of a newer format.
+        CorruptionError: durable data is damaged or missing.
+    """
+    directory = fs.absolute(directory)
+    if not fs.is_directory(directory) or recovery.is_new(fs, directory):
+        raise FileNotFoundError(2, "there is no walkv store here to read", directory)
+    return Follower(fs, directory, BlockCache(cache_bytes))
