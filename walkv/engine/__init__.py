@@ -5,7 +5,7 @@ Each module imports only from those above it in this list; ``tests/test_layers.p
     vfs, ranges           the world outside; sets of key ranges
     frame, batch          bytes <-> frame; operations <-> payload
     segment               one log file
-    wal                   the log: append, rotate, group commit, sync policies
+    wal, syncer           the log: append, rotate, group commit, policies; its thread
     merge                 several sorted runs -> one
     memtable              the index of unsettled writes
     snapshot/             one compacted file: writer, reader, cache

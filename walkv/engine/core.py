@@ -34,8 +34,9 @@ from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, NO_VIEW, Memtable
 from walkv.engine.reads import ReadSide
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.snapshot import BlockCache
+from walkv.engine.syncer import IDLE_SECONDS, Syncer
 from walkv.engine.vfs import FileSystem, Lock, SyncError
-from walkv.engine.wal import IDLE_SECONDS, Log, Syncer, SyncPolicy, WriteBack, WriteThrough
+from walkv.engine.wal import Log, SyncPolicy, WriteBack, WriteThrough
 from walkv.errors import (
     ClosedError,
     StoreFailedError,
@@ -206,25 +207,16 @@ class Engine(ReadSide):
         self.settle(end, policy)
         return sequence
 
-    def try_append(self, key: bytes, value: bytes) -> tuple[int, int] | None:
-        """As ``append`` for one put, if that can be done without waiting; else None."""
+    def without_waiting(
+        self, append: Callable[..., tuple[int, int]], *arguments: Any
+    ) -> tuple[int, int] | None:
+        """Call ``append_one`` or ``append`` if that can be done without waiting; else None."""
         if not self.commit_lock.acquire(blocking=False):
             return None
         try:
             if self._memtable.bytes_used >= self._room_at and self._stop is None:
                 return None
-            return self.append_one(key, value)
-        finally:
-            self.commit_lock.release()
-
-    def try_commit(self, operations: list[Any], check: Check | None) -> tuple[int, int] | None:
-        """As ``append`` if that can be done without waiting for anything, else None."""
-        if not self.commit_lock.acquire(blocking=False):
-            return None
-        try:
-            if self._memtable.bytes_used >= self._room_at and self._stop is None:
-                return None
-            return self.append(operations, check)
+            return append(*arguments)
         finally:
             self.commit_lock.release()
 

@@ -1,6 +1,7 @@
 """The public key-value API: two faces of one engine, and what they hand out."""
 
-from walkv.engine.store.aio import AsyncBatch, AsyncStore, AsyncTransaction, AsyncView, aopen
+from walkv.engine.store.aio import AsyncStore, aopen
+from walkv.engine.store.async_parts import AsyncBatch, AsyncTransaction, AsyncView
 from walkv.engine.store.batch import Batch
 from walkv.engine.store.sync import Store, open
 from walkv.engine.store.transaction import Transaction

@@ -22,7 +22,7 @@ from walkv.engine.follower import Follower
 from walkv.engine.inspect import Progress, Stats, VerifyReport
 from walkv.engine.reads import NEEDS_READ
 from walkv.engine.recovery import RecoveryReport
-from walkv.engine.store.batch import Operations
+from walkv.engine.store.async_parts import AsyncBatch, AsyncTransaction, AsyncView
 from walkv.engine.store.common import (
     ANY,
     Buffer,
@@ -36,8 +36,6 @@ from walkv.engine.store.common import (
     key_range,
 )
 from walkv.engine.store.sync import Store, backoff_seconds, start_engine, version_check
-from walkv.engine.store.transaction import Transaction
-from walkv.engine.store.view import View
 from walkv.engine.vfs import FileSystem
 from walkv.engine.wal import SyncPolicy, Wal, WriteBack
 from walkv.errors import ClosedError, ConflictError, StoreFailedError
@@ -121,7 +119,7 @@ class AsyncStore:
         state = "closed" if self.closed else "open"
         return f"<walkv.AsyncStore {self.path!r} {state}>"
 
-    async def _run(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call something that may block, in another thread."""
         if self._closed:
             raise ClosedError(f"{self.path}: this store was closed; open it again to use it")
@@ -141,16 +139,16 @@ class AsyncStore:
         key = as_key(key)
         value = self._engine.get_cached(key)
         if value is NEEDS_READ:
-            value = await self._run(self._engine.get, key)
+            value = await self.in_thread(self._engine.get, key)
         return default if value is None else value
 
     async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
         """Value and version of a key, or ``(None, None)``."""
-        return await self._run(self._sync_face.get_versioned, key)
+        return await self.in_thread(self._sync_face.get_versioned, key)
 
     async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
         """Values in the order of the keys, None where absent; all of one moment."""
-        return await self._run(self._sync_face.get_many, list(keys))
+        return await self.in_thread(self._sync_face.get_many, list(keys))
 
     async def contains(self, key: Buffer) -> bool:
         """Whether a key is there (``in`` cannot be awaited)."""
@@ -200,11 +198,11 @@ class AsyncStore:
                 prefix, start=start, stop=stop, reverse=reverse, limit=limit, keys_only=keys_only
             )
 
-        return self._stream(begin)
+        return self.stream(begin)
 
-    async def _stream(self, begin: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
-        entries = await self._run(begin)
-        while page := await self._run(lambda: list(islice(entries, _PAGE_ENTRIES))):
+    async def stream(self, begin: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
+        entries = await self.in_thread(begin)
+        while page := await self.in_thread(lambda: list(islice(entries, _PAGE_ENTRIES))):
             for entry in page:
                 yield entry
 
@@ -216,11 +214,11 @@ class AsyncStore:
         stop: Buffer | None = None,
     ) -> int:
         """How many keys there are in a range."""
-        return await self._run(lambda: self._sync_face.count(prefix, start=start, stop=stop))
+        return await self.in_thread(lambda: self._sync_face.count(prefix, start=start, stop=stop))
 
     async def view(self) -> AsyncView:
         """Point-in-time reads; an async context manager."""
-        return AsyncView(self, await self._run(self._sync_face.view))
+        return AsyncView(self, await self.in_thread(self._sync_face.view))
 
     # -- writes ----------------------------------------------------------------------------------
 
@@ -247,11 +245,11 @@ class AsyncStore:
             item = item_for(value, ttl_seconds, engine.now_ms)
             return await self._commit([key, item], sync, version_check(engine, key, expected))
         if len(value) <= _INLINE_BYTES:
-            done = engine.try_append(key, value)
+            done = engine.without_waiting(engine.append_one, key, value)
             if done is not None:
                 await self._settle(done[0], sync)
                 return done[1]
-        return await self._run(engine.commit, [key, value], sync)
+        return await self.in_thread(engine.commit, [key, value], sync)
 
     async def delete(
         self, key: Buffer, *, sync: SyncChoice = None, expected: Expected = ANY
@@ -271,7 +269,7 @@ class AsyncStore:
         sync: SyncChoice = None,
     ) -> None:
         """Remove a range of keys in one commit; see ``Store.delete_range``."""
-        await self._run(
+        await self.in_thread(
             lambda: self._sync_face.delete_range(prefix, start=start, stop=stop, sync=sync)
         )
 
@@ -282,11 +280,11 @@ class AsyncStore:
         # A check may read files and a large batch takes its time: not in the loop's thread.
         small = check is None and len(operations) <= 2 * _INLINE_OPERATIONS
         if small and sum(map(_size, operations)) <= _INLINE_BYTES:
-            done = engine.try_commit(operations, None)
+            done = engine.without_waiting(engine.append, operations)
             if done is not None:
                 await self._settle(done[0], sync)
                 return done[1]
-        return await self._run(engine.commit, operations, sync, check)
+        return await self.in_thread(engine.commit, operations, sync, check)
 
     async def _settle(self, position: int, policy: SyncChoice) -> None:
         engine = self._writer()
@@ -336,8 +334,6 @@ class AsyncStore:
                 error = wal.failed(failure)
                 error.__cause__ = failure
                 waiter.set_exception(error)
-            elif engine.closed:
-                waiter.set_exception(ClosedError(f"{self.path}: closed before this was durable"))
             else:
                 waiting.append((position, waiter))
         self._waiters = waiting
@@ -353,7 +349,7 @@ class AsyncStore:
 
     async def transaction(self, sync: SyncChoice = None) -> AsyncTransaction:
         """An optimistic, serializable transaction; an async context manager."""
-        return AsyncTransaction(self, await self._run(self._sync_face.transaction, sync))
+        return AsyncTransaction(self, await self.in_thread(self._sync_face.transaction, sync))
 
     async def transact(
         self,
@@ -384,19 +380,19 @@ class AsyncStore:
 
     async def refresh(self) -> bool:
         """Read-only stores: take in what the writer has committed since."""
-        return await self._run(self._sync_face.refresh)
+        return await self.in_thread(self._sync_face.refresh)
 
     async def compact(self) -> None:
         """Rewrite everything into one snapshot; see ``Store.compact``."""
-        await self._run(self._sync_face.compact)
+        await self.in_thread(self._sync_face.compact)
 
     async def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Check every byte; ``progress`` is called in another thread. See ``Store.verify``."""
-        return await self._run(self._sync_face.verify, progress)
+        return await self.in_thread(self._sync_face.verify, progress)
 
     async def stats(self) -> Stats:
         """The store in numbers."""
-        return await self._run(self._sync_face.stats)
+        return await self.in_thread(self._sync_face.stats)
 
     async def close(self) -> None:
         """Sync, settle and close; see ``Store.close``."""
@@ -404,7 +400,7 @@ class AsyncStore:
             return
         engine = self._engine
         try:
-            await self._run(engine.close)
+            await self.in_thread(engine.close)
         finally:
             self._closed = True
             if isinstance(engine, Engine):
@@ -432,119 +428,3 @@ def _size(part: Any) -> int:
     if type(part) is bytes:
         return len(part)
     return 0 if part is None else sum(len(p) for p in part if type(p) is bytes)
-
-
-class AsyncBatch(Operations):
-    """An atomic batch. Collecting takes no time, so only the commit is awaited."""
-
-    def __init__(self, now_ms: Callable[[], int], commit: Callable[[list[Any]], Any]) -> None:
-        super().__init__(now_ms)
-        self._commit = commit
-
-    async def commit(self) -> int | None:
-        """Commit now; returns the sequence of the last operation, None for an empty batch."""
-        operations = self._take()
-        if not operations:
-            return None
-        return await self._commit(operations)  # type: ignore[no-any-return]  # an int
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self.discard()
-        elif not self._done:
-            await self.commit()
-
-
-class AsyncView:
-    """A view whose reads are awaited; see ``View``."""
-
-    def __init__(self, store: AsyncStore, view: View) -> None:
-        self._store = store
-        self._view = view
-        self.sequence = view.sequence
-
-    async def get(self, key: Buffer, default: Any = None) -> Any:
-        return await self._store._run(self._view.get, key, default)
-
-    async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
-        return await self._store._run(self._view.get_versioned, key)
-
-    async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
-        return await self._store._run(self._view.get_many, list(keys))
-
-    def scan(self, prefix: Buffer | None = None, **options: Any) -> AsyncIterator[Any]:
-        """``async for`` over entries in key order; options as in ``Store.scan``."""
-        return self._store._stream(lambda: self._view.scan(prefix, **options))
-
-    async def count(self, prefix: Buffer | None = None, **bounds: Any) -> int:
-        return await self._store._run(lambda: self._view.count(prefix, **bounds))
-
-    async def close(self) -> None:
-        self._view.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._view.close()
-
-
-class AsyncTransaction:
-    """A ``Transaction`` whose reads and commit are awaited; writes only collect."""
-
-    def __init__(self, store: AsyncStore, transaction: Transaction) -> None:
-        self._store = store
-        self._transaction = transaction
-        self.put = transaction.put
-        self.delete = transaction.delete
-        self.delete_range = transaction.delete_range
-        self.discard = transaction.discard
-
-    def __len__(self) -> int:
-        return len(self._transaction)
-
-    async def get(self, key: Buffer, default: Any = None) -> Any:
-        return await self._store._run(self._transaction.get, key, default)
-
-    async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
-        return await self._store._run(self._transaction.get_versioned, key)
-
-    async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
-        return await self._store._run(self._transaction.get_many, list(keys))
-
-    def scan(self, prefix: Buffer | None = None, **options: Any) -> AsyncIterator[Any]:
-        """``async for`` over entries in key order; options as in ``Store.scan``."""
-        return self._store._stream(lambda: self._transaction.scan(prefix, **options))
-
-    async def count(self, prefix: Buffer | None = None, **bounds: Any) -> int:
-        return await self._store._run(lambda: self._transaction.count(prefix, **bounds))
-
-    async def commit(self) -> int | None:
-        return await self._store._run(self._transaction.commit)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if error is not None:
-            self.discard()
-        elif not self._transaction.done:
-            await self.commit()

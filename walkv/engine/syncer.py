@@ -1,0 +1,134 @@
+"""The background thread of the log: interval syncs, syncs for tasks, sync markers.
+
+Invariants:
+    1. A write-back commit is covered by a sync that begins at most its interval after it.
+    2. Listeners are told after every sync done here and once more when the store has closed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from walkv.engine.vfs import FileSystem
+from walkv.engine.wal import Log
+from walkv.errors import StoreFailedError
+
+_NOWHERE: Final = -1
+_NEVER: Final = float("inf")
+
+IDLE_SECONDS: Final = 1.0
+"""How long after a durable commit a sync marker may be due."""
+
+
+class Syncer:
+    """The background thread that syncs for write-back commits and for waiting tasks.
+
+    It starts at the first commit that needs it. When the interval that a commit has armed is over,
+    it syncs what is unsynced, writes a sync marker if no commit came in between, and sleeps until
+    the next commit arms it.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        fs: FileSystem,
+        mark_idle: Callable[[], None],
+    ) -> None:
+        self._log = log
+        self._fs = fs
+        self._mark_idle = mark_idle
+        self._condition = threading.Condition()
+        self._stopping = False
+        self._deadline = 0.0
+        self._listeners: list[Callable[[], None]] = []
+        self._thread: threading.Thread | None = None
+        self.requested = False
+        self.quiet_position = _NOWHERE
+        """Write-back commits that end up to here need nothing: a deadline is set and they are few.
+        It is withdrawn before a sync reads how far to go, so whoever still saw it is covered."""
+        self.armed_seconds = _NEVER
+        """The interval of the running deadline. Commits arm it only with a shorter one."""
+
+    def arm(self, interval_seconds: float) -> None:
+        """Sync at the latest after ``interval_seconds``, and mark it."""
+        with self._condition:
+            self.armed_seconds = min(self.armed_seconds, interval_seconds)
+            deadline = self._fs.monotonic() + interval_seconds
+            self._deadline = min(self._deadline, deadline) if self._deadline else deadline
+            self._start()
+            self._condition.notify()
+
+    def allow_quiet(self, position: int) -> None:
+        """Commits that end up to ``position`` may skip the syncer, if a deadline is set."""
+        with self._condition:
+            if self.armed_seconds < _NEVER:
+                self.quiet_position = position
+
+    def request(self) -> None:
+        """Sync as soon as possible, then call the listeners."""
+        with self._condition:
+            self.requested = True
+            self._start()
+            self._condition.notify()
+
+    def listen(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after every sync done here, failed or not, and at the close."""
+        self._listeners.append(callback)
+
+    def unlisten(self, callback: Callable[[], None]) -> None:
+        if callback in self._listeners:
+            self._listeners.remove(callback)
+
+    def _start(self) -> None:
+        if self._thread is None and self._fs.threads and not self._stopping:
+            self._thread = threading.Thread(target=self._run, name="walkv-sync", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                while not self.requested and not self._stopping:
+                    left = self._deadline - self._fs.monotonic() if self._deadline else None
+                    if left is not None and left <= 0:
+                        break
+                    self._condition.wait(left)
+                if self._stopping:
+                    return
+                due = not self.requested
+                self.requested = False
+                self.quiet_position = _NOWHERE
+                if due:
+                    self._deadline = 0.0
+                    self.armed_seconds = _NEVER
+            try:
+                if self._log.durable < self._log.position:
+                    self._log.sync()
+                if due:
+                    self._mark_idle()
+            except (StoreFailedError, OSError):
+                # The log has told the engine; whoever waits learns it from there.
+                pass
+            self.tell()
+
+    def poll(self) -> None:
+        """Where there are no threads: sync now if the deadline has passed. Commits call it."""
+        if self._deadline and self._fs.monotonic() >= self._deadline:
+            self._deadline = 0.0
+            self.armed_seconds = _NEVER
+            if self._log.durable < self._log.position:
+                self._log.sync()
+
+    def stop(self) -> None:
+        """End the thread; waits for a sync that is running."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def tell(self) -> None:
+        """Call the listeners: something has become durable, or never will."""
+        for callback in tuple(self._listeners):
+            callback()
