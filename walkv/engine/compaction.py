@@ -102,13 +102,17 @@ class Compactor:
         cache: BlockCache,
         on_progress: Callable[[], None],
         on_failure: Callable[[BaseException], None],
+        activity: Callable[[], int],
     ) -> None:
+        """``activity`` gives a number that changes with every commit."""
         self._fs = fs
         self._snapshot_directory = fs.join(directory, recovery.SNAPSHOT_DIRECTORY)
         self._catalog = catalog
         self._cache = cache
         self._on_progress = on_progress
         self._on_failure = on_failure
+        self._activity = activity
+        self._seen_activity = 0
         self._condition = threading.Condition()
         self._work_lock = threading.Lock()
         self._flushing = False
@@ -218,8 +222,11 @@ class Compactor:
                 raise Stopped
             self._flush_all()
         if self._fs.threads:
-            # Without urgency rest longer than the slice; sleep(0) still passes the lock on.
-            time.sleep(0 if self.urgent else _REST_SECONDS)
+            # While commits come in rest longer than the slice; sleep(0) still passes the lock on.
+            activity = self._activity()
+            quiet = activity == self._seen_activity
+            self._seen_activity = activity
+            time.sleep(0 if quiet or self.urgent else _REST_SECONDS)
         self._slice_began = time.perf_counter()
 
     def _flush_all(self) -> None:

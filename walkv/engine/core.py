@@ -37,11 +37,7 @@ from walkv.engine.snapshot import BlockCache
 from walkv.engine.syncer import IDLE_SECONDS, Syncer
 from walkv.engine.vfs import FileSystem, Lock, SyncError
 from walkv.engine.wal import Log, SyncPolicy, WriteBack, WriteThrough
-from walkv.errors import (
-    ClosedError,
-    StoreFailedError,
-    WalkvError,
-)
+from walkv.errors import WalkvError
 
 log = logging.getLogger("walkv")
 
@@ -113,7 +109,13 @@ class Engine(ReadSide):
         )
         self.syncer = Syncer(self._log, fs, self._mark_idle)
         self.compactor = Compactor(
-            fs, directory, self._catalog, self._cache, self._on_compacted, self._fail
+            fs,
+            directory,
+            self._catalog,
+            self._cache,
+            self._on_compacted,
+            self._fail,
+            lambda: self._sequence,
         )
         with self.commit_lock:
             if not report.clean:
@@ -437,25 +439,12 @@ class Engine(ReadSide):
         error.__cause__ = self.failure
         return error
 
-    def _refuse_closed(self) -> WalkvError:
-        return ClosedError(f"{self.path}: this store was closed; open it again to use it")
-
-    def _refuse_forked(self) -> WalkvError:
-        return StoreFailedError(
-            f"{self.path}: this store was opened before the process forked, and belongs to the "
-            "parent; open stores in the child, after the fork, or use the 'spawn' start method"
-        )
-
     def _in_child(self) -> None:
         # Other threads do not exist here and may have held the locks.
         self._stop = self._refuse_forked
         self.commit_lock = threading.Lock()
         self._room = threading.Condition(self.commit_lock)
         self._file_lock.release()
-
-    @property
-    def closed(self) -> bool:
-        return self._stop == self._refuse_closed
 
     def close(self) -> None:
         """Settle what is unsettled, say so in the log, and give the lock back.

@@ -23,7 +23,7 @@ from walkv.engine.reads import ReadSide
 from walkv.engine.recovery import Findings, RecoveryReport
 from walkv.engine.snapshot import BlockCache
 from walkv.engine.vfs import FileSystem
-from walkv.errors import ClosedError, CorruptionError, ReadOnlyError, StoreFailedError, WalkvError
+from walkv.errors import CorruptionError, ReadOnlyError
 
 _ATTEMPTS: Final = 20
 _PAUSE_SECONDS: Final = 0.01
@@ -114,23 +114,10 @@ class Follower(ReadSide):
         again = frame.decode(data, 0, salt=scanner.header.salt, offset=start)
         return again == last
 
-    def _refuse_closed(self) -> WalkvError:
-        return ClosedError(f"{self.path}: this store was closed; open it again to use it")
-
-    def _refuse_forked(self) -> WalkvError:
-        return StoreFailedError(
-            f"{self.path}: this store was opened before the process forked, and belongs to the "
-            "parent; open stores in the child, after the fork"
-        )
-
     def _in_child(self) -> None:
         # Other threads do not exist here and may have held the lock.
         self._stop = self._refuse_forked
         self.commit_lock = threading.Lock()
-
-    @property
-    def closed(self) -> bool:
-        return self._stop == self._refuse_closed
 
     def close(self) -> None:
         with self.commit_lock:

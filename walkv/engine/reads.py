@@ -21,7 +21,7 @@ from walkv.engine.catalog import Catalog, ReadPoint
 from walkv.engine.memtable import NO_VIEW, Entry, Memtable
 from walkv.engine.snapshot import UNREAD, BlockCache
 from walkv.engine.vfs import FileSystem
-from walkv.errors import WalkvError
+from walkv.errors import ClosedError, StoreFailedError, WalkvError
 
 NEEDS_READ: Final = UNREAD
 """What ``get_cached`` returns where the answer is not in memory."""
@@ -52,6 +52,19 @@ class ReadSide:
         """Raise if the store is closed, has failed, or belongs to another process."""
         if self._stop is not None:
             raise self._stop()
+
+    def _refuse_closed(self) -> WalkvError:
+        return ClosedError(f"{self.path}: this store was closed; open it again to use it")
+
+    def _refuse_forked(self) -> WalkvError:
+        return StoreFailedError(
+            f"{self.path}: this store was opened before the process forked, and belongs to the "
+            "parent; open stores in the child, after the fork, or use the 'spawn' start method"
+        )
+
+    @property
+    def closed(self) -> bool:
+        return self._stop == self._refuse_closed
 
     @property
     def catalog(self) -> Catalog:

@@ -15,8 +15,8 @@ Invariants:
     2. Acting may be killed at any point and done again: bytes are saved and synced before they are
        cut, and what is removed is what no manifest names.
     3. Nothing is served before the tail and the directories were synced: after a ``kill -9`` the
-       page cache may be ahead of the disk. After an unclean end what no frame states to be durable
-       is written again before that, because a sync that had failed left its pages marked clean.
+       page cache may be ahead of the disk. What no frame states to be durable is written again
+       before that, because a sync that had failed left its pages marked clean.
     4. After an unclean end the tail is sealed where it is valid, and commits go on in a new segment
        with a new salt. A lost sequence is never reused in the segment that lost it.
 
@@ -332,8 +332,7 @@ def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, Recov
     file = fs.open(path, writable=True)
     if findings.tail.cut_bytes:
         file.truncate(scanner.offset)
-    if not findings.tail.clean:
-        _write_again(file, scanner)
+    _write_again(file, scanner)
     ensure_synced(file.sync)
     # The manifest's own name first: what it does not name may go only once it cannot go back.
     ensure_synced(lambda: fs.sync_directory(directory))
