@@ -48,7 +48,7 @@ BLOCK_TARGET_BYTES = 8 * KIB
 PARTITION_BLOCKS = 128
 """Data blocks under one index page of a snapshot."""
 
-MAX_SNAPSHOTS = 64
+MAX_SNAPSHOTS = 32
 """Past this many snapshots writers wait for the merges to catch up."""
 
 assert MAX_BATCH_BYTES >= MAX_KEY_BYTES + MAX_VALUE_BYTES

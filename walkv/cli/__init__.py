@@ -21,11 +21,11 @@ def main() -> None:
     try:
         from walkv.cli import app
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _EXTRA:
             raise
         sys.stderr.write(
-            f"walkv: the command line needs {error.name}; "
-            'install it with: pip install "walkv[cli]"\n'
+            f'walkv: the command line needs {missing}; install it with: pip install "walkv[cli]"\n'
         )
         sys.exit(2)
     except KeyboardInterrupt:

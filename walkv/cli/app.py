@@ -48,6 +48,7 @@ class _Commands(click.Group):
             _discard_output()
             status = _PIPE_CLOSED
         except _InterruptedError as error:
+            _discard_output()
             # A terminal has just shown "^C"; the message gets a line of its own.
             _report("interrupted", error, newline=is_terminal(sys.stderr))
             status = _INTERRUPTED
@@ -99,7 +100,7 @@ def _click_message(error: click.ClickException) -> str:
 
 
 def _discard_output() -> None:
-    # What is still buffered would fail again when the interpreter flushes it.
+    # The interpreter flushes at its end: that would fail again, or wait for a reader that waits.
     with suppress(OSError, ValueError):
         descriptor = os.open(os.devnull, os.O_WRONLY)
         os.dup2(descriptor, sys.stdout.fileno())

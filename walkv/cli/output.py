@@ -22,6 +22,8 @@ from rich.status import Status
 from rich.table import Table
 from rich.text import Text
 
+from walkv import WalkvError
+
 _PLAIN_WIDTH: Final = 1_000
 """Columns where there is no window: wide enough that no table is ever folded."""
 
@@ -85,7 +87,10 @@ def emit_json(value: Any) -> None:
 
 
 def emit_lines(lines: Iterable[bytes]) -> None:
-    """Lines to stdout, many at a time; what came before an error is written before it is raised."""
+    """Lines to stdout, many at a time; those before damage are written before its error is raised.
+
+    After Ctrl-C nothing more is written: whoever should read it may not be reading.
+    """
     waiting: list[bytes] = []
     waiting_bytes = 0
     try:
@@ -95,8 +100,10 @@ def emit_lines(lines: Iterable[bytes]) -> None:
             if waiting_bytes >= _BUFFER_BYTES:
                 block, waiting, waiting_bytes = waiting, [], 0
                 _echo(block)
-    finally:
+    except WalkvError:
         _echo(waiting)
+        raise
+    _echo(waiting)
 
 
 def _echo(lines: list[bytes]) -> None:

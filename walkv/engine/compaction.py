@@ -1,7 +1,7 @@
 """Rewrites settled data: memtable -> snapshot, snapshots -> one snapshot.
 
 Both run in one background thread, or inline where the file system has no threads. A flush that
-becomes due while a merge runs is done in the middle of it, so writers never wait for a merge.
+becomes due while a merge runs is done in the middle of it, so writers do not wait for its end.
 
 Invariants:
     1. Inputs are immutable and the output is one new file, so a flush or merge that was killed, or
@@ -46,6 +46,9 @@ SPACE_RATIO: Final = 0.5
 
 DEAD_RATIO: Final = 0.25
 """Everything is merged once this share of all entries is known to be deleted."""
+
+MERGE_FIRST: Final = 8
+"""From so many snapshots on a merge that is due goes before a flush; writers may have to wait."""
 
 TIER_COUNT: Final = 4
 """So many snapshots of similar size are merged into one."""
@@ -120,6 +123,7 @@ class Compactor:
         self._stopping = False
         self._thread: threading.Thread | None = None
         self._slice_began = 0.0
+        self._next_flush = 0.0
         self._damaged: Exception | None = None
         self.urgent = False
         self.error: BaseException | None = None
@@ -172,12 +176,11 @@ class Compactor:
         with self._work_lock:
             self.attempt_count += 1
             try:
-                self._flush_all()
                 if merge_all:
+                    self._flush_all()
                     self._merge(len(self._catalog.sources.snapshots))
-                elif self._damaged is None:
-                    while count := self._due():
-                        self._merge(count)
+                else:
+                    self._settle()
                 self.error = None
             except Stopped:
                 raise
@@ -186,6 +189,19 @@ class Compactor:
                 raise
             finally:
                 self._on_progress()
+
+    def _settle(self) -> None:
+        """Flush and merge until neither is due."""
+        while True:
+            frozen = self._catalog.sources.frozen
+            due = self._due() if self._damaged is None else 0
+            # Flushes go first, until there are so many snapshots that reads would suffer.
+            if frozen and (not due or len(self._catalog.sources.snapshots) < MERGE_FIRST):
+                self._flush_oldest()
+            elif due:
+                self._merge(due)
+            else:
+                return
 
     def _note(self, error: BaseException) -> None:
         cause = error.error if isinstance(error, SyncError) else error
@@ -220,7 +236,9 @@ class Compactor:
         if not self._flushing:
             if self._stopping:
                 raise Stopped
-            self._flush_all()
+            # A merge gets as much time as the flushes in between, or it would never end.
+            if self._catalog.sources.frozen and now >= self._next_flush:
+                self._flush_oldest()
         if self._fs.threads:
             # While commits come in rest longer than the slice; sleep(0) still passes the lock on.
             activity = self._activity()
@@ -230,13 +248,19 @@ class Compactor:
         self._slice_began = time.perf_counter()
 
     def _flush_all(self) -> None:
+        while self._catalog.sources.frozen:
+            self._flush_oldest()
+
+    def _flush_oldest(self) -> None:
         self._flushing = True
+        began = time.perf_counter()
         try:
-            while frozen := self._catalog.sources.frozen:
-                self._flush(frozen[-1])
-                self._on_progress()
+            self._flush(self._catalog.sources.frozen[-1])
         finally:
             self._flushing = False
+            ended = time.perf_counter()
+            self._next_flush = ended + (ended - began)
+        self._on_progress()
 
     def _flush(self, frozen: Frozen) -> None:
         bottom = not self._catalog.sources.snapshots

@@ -44,9 +44,12 @@ class Run(NamedTuple):
 
 
 class _Cursor:
-    """A run's current chunk, with what newer runs hide already taken out."""
+    """A run's current chunk, with what newer runs hide already taken out.
 
-    __slots__ = ("_chunks", "_hidden", "items", "keys", "plain")
+    What is left of it is ``keys[low:high]``.
+    """
+
+    __slots__ = ("_chunks", "_hidden", "high", "items", "keys", "low", "plain")
 
     def __init__(self, chunks: Iterator[Chunk], hidden: RangeSet) -> None:
         self._chunks = chunks
@@ -54,9 +57,10 @@ class _Cursor:
         self.keys: list[bytes] = []
         self.items: list[Any] = []
         self.plain = True
+        self.low = self.high = 0
 
-    def advance(self) -> bool:
-        """Load the next chunk that has entries; False at the end."""
+    def advance(self) -> None:
+        """Load the next chunk that has entries; nothing is left at the end."""
         for keys, items, plain in self._chunks:
             if self._hidden and keys and self._hidden.touches(keys[0], keys[-1]):
                 covers = self._hidden.covers
@@ -64,9 +68,12 @@ class _Cursor:
                 keys, items = [k for k, _ in kept], [i for _, i in kept]
             if keys:
                 self.keys, self.items, self.plain = keys, items, plain
-                return True
-        self.keys = []
-        return False
+                self.low, self.high = 0, len(keys)
+                return
+        self.low = self.high = 0
+
+    def take(self, low: int, high: int) -> Chunk:
+        return Chunk(self.keys[low:high], self.items[low:high], self.plain)
 
 
 def merge(runs: list[Run], *, reverse: bool = False) -> Iterator[Chunk]:
@@ -79,49 +86,48 @@ def merge(runs: list[Run], *, reverse: bool = False) -> Iterator[Chunk]:
     hidden = NO_RANGES
     for run in runs:
         cursor = _Cursor(run.chunks, hidden)
-        if cursor.advance():
+        cursor.advance()
+        if cursor.high:
             cursors.append(cursor)
         if run.ranges:
             hidden = hidden.union(run.ranges)
     while len(cursors) > 1:
         yield _take_backward(cursors) if reverse else _take_forward(cursors)
-        cursors = [cursor for cursor in cursors if cursor.keys]
+        cursors = [cursor for cursor in cursors if cursor.high > cursor.low]
     for cursor in cursors:
-        yield Chunk(cursor.keys, cursor.items, cursor.plain)
-        while cursor.advance():
+        yield cursor.take(cursor.low, cursor.high)
+        cursor.advance()
+        while cursor.high:
             yield Chunk(cursor.keys, cursor.items, cursor.plain)
+            cursor.advance()
 
 
 def _take_forward(cursors: list[_Cursor]) -> Chunk:
     # Up to the smallest last key every run's entries are in memory.
-    bound = min(cursor.keys[-1] for cursor in cursors)
+    bound = min([cursor.keys[cursor.high - 1] for cursor in cursors])
     parts = []
     for cursor in cursors:
-        keys, items = cursor.keys, cursor.items
-        if keys[0] > bound:
-            continue
-        cut = bisect_right(keys, bound)
-        parts.append(Chunk(keys[:cut], items[:cut], cursor.plain))
-        if cut == len(keys):
-            cursor.advance()
-        else:
-            cursor.keys, cursor.items = keys[cut:], items[cut:]
+        low, high = cursor.low, cursor.high
+        cut = bisect_right(cursor.keys, bound, low, high)
+        if cut > low:
+            parts.append(cursor.take(low, cut))
+            cursor.low = cut
+            if cut == high:
+                cursor.advance()
     return _combine(parts)
 
 
 def _take_backward(cursors: list[_Cursor]) -> Chunk:
-    bound = max(cursor.keys[0] for cursor in cursors)
+    bound = max([cursor.keys[cursor.low] for cursor in cursors])
     parts = []
     for cursor in cursors:
-        keys, items = cursor.keys, cursor.items
-        if keys[-1] < bound:
-            continue
-        cut = bisect_left(keys, bound)
-        parts.append(Chunk(keys[cut:], items[cut:], cursor.plain))
-        if cut == 0:
-            cursor.advance()
-        else:
-            cursor.keys, cursor.items = keys[:cut], items[:cut]
+        low, high = cursor.low, cursor.high
+        cut = bisect_left(cursor.keys, bound, low, high)
+        if cut < high:
+            parts.append(cursor.take(cut, high))
+            cursor.high = cut
+            if cut == low:
+                cursor.advance()
     return _combine(parts)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
 from walkv import limits
@@ -30,6 +30,8 @@ T = TypeVar("T")
 
 _AHEAD_BYTES: Final = 64 * limits.KIB
 """How much a scan reads at once."""
+
+_MERGE_BLOCKS: Final = 4
 
 
 class _Answer:
@@ -294,11 +296,19 @@ class SnapshotReader:
                     yield Chunk(keys, items, block.plain)
 
     def partition_chunks(self, number: int) -> Iterator[Chunk]:
-        """One partition's entries with (item, sequence) as items, past the cache; for merges."""
+        """One partition's entries with (item, sequence) as items, past the cache; for merges.
+
+        Several blocks a chunk: merging many runs costs a step per chunk and run.
+        """
         last = len(self._index(self._root, number).first_keys) - 1
-        for block in self._blocks(number, 0, last, reverse=False, keep=False):
-            pairs = list(zip(block.items, block.sequences(), strict=True))
-            yield Chunk(block.keys, pairs, block.plain)
+        found = self._blocks(number, 0, last, reverse=False, keep=False)
+        while some := list(islice(found, _MERGE_BLOCKS)):
+            keys: list[bytes] = []
+            pairs: list[tuple[Item, int]] = []
+            for block in some:
+                keys += block.keys
+                pairs += zip(block.items, block.sequences(), strict=True)
+            yield Chunk(keys, pairs, all(block.plain for block in some))
 
     def raw_partition(self, number: int) -> tuple[Iterator[bytes], bytes]:
         """Data pages and index page of a partition, verified, without their checksums."""

@@ -113,6 +113,7 @@ class AsyncStore:
 
     @property
     def closed(self) -> bool:
+        """Whether ``close`` was called."""
         return self._engine.closed
 
     def __repr__(self) -> str:

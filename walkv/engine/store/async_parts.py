@@ -60,12 +60,15 @@ class AsyncView:
         self.sequence = view.sequence
 
     async def get(self, key: Buffer, default: Any = None) -> Any:
+        """The value of a key, or ``default``."""
         return await self._store.in_thread(self._view.get, key, default)
 
     async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
+        """Value and version of a key, or ``(None, None)``."""
         return await self._store.in_thread(self._view.get_versioned, key)
 
     async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
+        """Values in the order of the keys, None where absent."""
         return await self._store.in_thread(self._view.get_many, list(keys))
 
     def scan(self, prefix: Buffer | None = None, **options: Any) -> AsyncIterator[Any]:
@@ -73,9 +76,11 @@ class AsyncView:
         return self._store.stream(lambda: self._view.scan(prefix, **options))
 
     async def count(self, prefix: Buffer | None = None, **bounds: Any) -> int:
+        """How many keys there are in a range."""
         return await self._store.in_thread(lambda: self._view.count(prefix, **bounds))
 
     async def close(self) -> None:
+        """Let go of the moment."""
         self._view.close()
 
     async def __aenter__(self) -> Self:
@@ -105,12 +110,15 @@ class AsyncTransaction:
         return len(self._transaction)
 
     async def get(self, key: Buffer, default: Any = None) -> Any:
+        """The value of a key, or ``default``."""
         return await self._store.in_thread(self._transaction.get, key, default)
 
     async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
+        """Value and version of a key, or ``(None, None)``."""
         return await self._store.in_thread(self._transaction.get_versioned, key)
 
     async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
+        """Values in the order of the keys, None where absent."""
         return await self._store.in_thread(self._transaction.get_many, list(keys))
 
     def scan(self, prefix: Buffer | None = None, **options: Any) -> AsyncIterator[Any]:
@@ -118,9 +126,11 @@ class AsyncTransaction:
         return self._store.stream(lambda: self._transaction.scan(prefix, **options))
 
     async def count(self, prefix: Buffer | None = None, **bounds: Any) -> int:
+        """How many keys there are in a range."""
         return await self._store.in_thread(lambda: self._transaction.count(prefix, **bounds))
 
     async def commit(self) -> int | None:
+        """Check what was read, and commit; see ``Transaction.commit``."""
         return await self._store.in_thread(self._transaction.commit)
 
     async def __aenter__(self) -> Self:

@@ -150,6 +150,7 @@ class Store:
 
     @property
     def closed(self) -> bool:
+        """Whether ``close`` was called."""
         return self._engine.closed
 
     def __repr__(self) -> str:
