@@ -43,13 +43,13 @@ MIN_MEMTABLE_BYTES = 64 * KIB
 """Smallest memtable budget: below it a store would do nothing but rotate."""
 
 BLOCK_TARGET_BYTES = 8 * KIB
-"""A data block is closed when its keys and values reach this."""
+"""A data block is closed before its keys and values would pass this."""
 
 PARTITION_BLOCKS = 128
 """Data blocks under one index page of a snapshot."""
 
 MAX_SNAPSHOTS = 32
-"""Past this many snapshots writers wait for the merges to catch up."""
+"""With this many snapshots a writer whose memtable is full waits for the merges to catch up."""
 
 assert MAX_BATCH_BYTES >= MAX_KEY_BYTES + MAX_VALUE_BYTES
 assert MAX_PAYLOAD_BYTES >= MAX_BATCH_BYTES + 16 * MAX_BATCH_OPERATIONS

@@ -51,7 +51,7 @@ Check = Callable[[], None]
 
 
 class Engine(ReadSide):
-    """See the module. Made by ``opening.open_engine``.
+    """See the module. Made by ``opening.start_engine``.
 
     Attributes:
         report: what recovery found and did.

@@ -5,16 +5,17 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from walkv import limits
 from walkv.engine import manifest, recovery, wal
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.snapshot import BlockCache
-from walkv.engine.vfs import FileSystem, LockHeldError, SyncError
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.vfs import FileSystem, LockHeldError, OsFileSystem, SyncError
+from walkv.engine.wal import SyncPolicy, check_policy
 from walkv.errors import FormatError, LockedError
 
 
-def open_engine(
+def _open_engine(
     directory: str,
     *,
     policy: SyncPolicy,
@@ -96,7 +97,7 @@ def _locked(directory: str, lock_path: str, holder: dict[str, Any]) -> LockedErr
     )
 
 
-def open_follower(directory: str, *, cache_bytes: int, fs: FileSystem) -> Follower:
+def _open_follower(directory: str, *, cache_bytes: int, fs: FileSystem) -> Follower:
     """Open read-only.
 
     Raises:
@@ -108,3 +109,45 @@ def open_follower(directory: str, *, cache_bytes: int, fs: FileSystem) -> Follow
     if not fs.is_directory(directory) or recovery.is_new(fs, directory):
         raise FileNotFoundError(2, "there is no walkv store here to read", directory)
     return Follower(fs, directory, BlockCache(cache_bytes))
+
+
+def start_engine(
+    path: Any,
+    *,
+    sync: SyncPolicy,
+    read_only: bool,
+    create: bool,
+    memtable_bytes: int,
+    cache_bytes: int,
+    filesystem: FileSystem | None,
+) -> Engine | Follower:
+    """What ``open`` and ``aopen`` share."""
+    check_policy(sync)
+    if memtable_bytes < limits.MIN_MEMTABLE_BYTES:
+        raise ValueError(
+            f"memtable_bytes must be at least {limits.MIN_MEMTABLE_BYTES}, not {memtable_bytes}"
+        )
+    if cache_bytes < 0:
+        raise ValueError(f"cache_bytes must be 0 or more, not {cache_bytes}")
+    fs: FileSystem = OsFileSystem() if filesystem is None else filesystem
+    directory = path if isinstance(path, str) else _path_text(path)
+    if read_only:
+        return _open_follower(directory, cache_bytes=cache_bytes, fs=fs)
+    return _open_engine(
+        directory,
+        policy=sync,
+        create=create,
+        memtable_bytes=memtable_bytes,
+        cache_bytes=cache_bytes,
+        fs=fs,
+    )
+
+
+def _path_text(path: Any) -> str:
+    """A ``str`` for a path-like object."""
+    found = path.__fspath__() if hasattr(path, "__fspath__") else path
+    if isinstance(found, bytes):
+        found = found.decode()
+    if not isinstance(found, str):
+        raise TypeError(f"path is a str or a path-like object, not {type(path).__name__}")
+    return found

@@ -5,7 +5,8 @@ verdict. It writes nothing, ever. ``act`` does what the verdict says.
 
 The verdict on a segment whose frames end before the file does:
 
-    - not the newest one, or sealed          damage: refuse
+    - not the newest one                     damage: refuse
+    - sealed, and not zeros follow           damage: refuse
     - a later valid frame promises past it   damage: refuse
     - nothing but zeros follows              a clean end, or commits lost to a crash; cut silently
     - anything else                          torn tail: save the bytes, cut, report

@@ -6,7 +6,7 @@ Layout of the header (little-endian):
     ------  ----  ------------------------------------------------------------------
          0     8  magic           b"WALKVLOG"
          8     4  format_version  1
-        12     4  features        0; a reader refuses bits it does not know
+        12     4  features        0; other bits are refused with FormatError
         16    16  store_id        random; the same in every file of a store
         32     8  salt            random; seeds every checksum of this segment
         40     8  first_sequence  sequence of its first operation; also the file's name

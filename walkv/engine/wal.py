@@ -25,7 +25,7 @@ import errno
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from xxhash import xxh3_64_digest
 
@@ -52,7 +52,8 @@ class WriteBack:
     """A commit returns once it is in the OS's hands; syncs follow in the background.
 
     It survives ``kill -9``. A power failure loses at most the commits of the last
-    ``interval_seconds``, or the last ``max_unsynced_bytes``, whichever is less.
+    ``interval_seconds`` (and the time a sync takes), or the last ``max_unsynced_bytes``, whichever
+    is less.
     """
 
     interval_seconds: float = 1.0
@@ -66,6 +67,14 @@ class WriteBack:
 
 
 SyncPolicy = WriteThrough | Wal | WriteBack
+
+
+def check_policy(policy: Any) -> None:
+    if policy is not None and type(policy) not in (Wal, WriteThrough, WriteBack):
+        raise TypeError(
+            f"sync is WriteThrough(), Wal() or WriteBack(...), an instance and not {policy!r}"
+        )
+
 
 _AHEAD: Final = bytes(256 * limits.KIB)
 """Zeros written ahead of small durable commits: a sync that changes no file size is cheaper."""

@@ -3,7 +3,7 @@
 Layout of the file (little-endian, checksums big-endian xxh3-64):
 
     header                                            64 bytes
-    partition, one or more:  data pages, index page   as long as they are
+    partition, any number:  data pages, index page    as long as they are
     root page
     footer                                            64 bytes, at the very end
 
@@ -13,7 +13,7 @@ Layout of the header:
     ------  ----  ----------------------------------------------------------
          0     8  magic           b"WALKVSNP"
          8     4  format_version  1
-        12     4  features        0; a reader refuses bits it does not know
+        12     4  features        0; other bits are refused with FormatError
         16    16  store_id        random; the same in every file of a store
         32     8  salt            random; seeds every checksum of this file
         40     8  snapshot_id     also the file's name
@@ -29,7 +29,7 @@ Layout of the footer:
         16     8  root_length      bytes on disk, page header included
         24     8  entry_count      tombstones included
         32     8  tombstone_count
-        40     8  last_sequence    the highest sequence in the file
+        40     8  last_sequence    no sequence in the file is higher
         48     8  reserved         0
         56     8  magic            b"WALKVEND"
 

@@ -20,6 +20,7 @@ from walkv.engine import wal
 from walkv.engine.core import Check, Engine
 from walkv.engine.follower import Follower
 from walkv.engine.inspect import Progress, Stats, VerifyReport
+from walkv.engine.opening import start_engine
 from walkv.engine.reads import NEEDS_READ
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store.async_parts import AsyncBatch, AsyncTransaction, AsyncView
@@ -31,13 +32,12 @@ from walkv.engine.store.common import (
     as_key,
     as_value,
     check_limit,
-    check_policy,
     item_for,
     key_range,
 )
-from walkv.engine.store.sync import Store, backoff_seconds, start_engine, version_check
+from walkv.engine.store.sync import Store, backoff_seconds, version_check
 from walkv.engine.vfs import FileSystem
-from walkv.engine.wal import SyncPolicy, Wal, WriteBack
+from walkv.engine.wal import SyncPolicy, Wal, WriteBack, check_policy
 from walkv.errors import ClosedError, ConflictError, StoreFailedError
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class AsyncStore:
         state = "closed" if self.closed else "open"
         return f"<walkv.AsyncStore {self.path!r} {state}>"
 
-    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call something that may block, in another thread."""
         if self._closed:
             raise ClosedError(f"{self.path}: this store was closed; open it again to use it")
@@ -140,16 +140,16 @@ class AsyncStore:
         key = as_key(key)
         value = self._engine.get_cached(key)
         if value is NEEDS_READ:
-            value = await self.in_thread(self._engine.get, key)
+            value = await self._in_thread(self._engine.get, key)
         return default if value is None else value
 
     async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
         """Value and version of a key, or ``(None, None)``."""
-        return await self.in_thread(self._sync_face.get_versioned, key)
+        return await self._in_thread(self._sync_face.get_versioned, key)
 
     async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
         """Values in the order of the keys, None where absent; all of one moment."""
-        return await self.in_thread(self._sync_face.get_many, list(keys))
+        return await self._in_thread(self._sync_face.get_many, list(keys))
 
     async def contains(self, key: Buffer) -> bool:
         """Whether a key is there (``in`` cannot be awaited)."""
@@ -199,11 +199,11 @@ class AsyncStore:
                 prefix, start=start, stop=stop, reverse=reverse, limit=limit, keys_only=keys_only
             )
 
-        return self.stream(begin)
+        return self._stream(begin)
 
-    async def stream(self, begin: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
-        entries = await self.in_thread(begin)
-        while page := await self.in_thread(lambda: list(islice(entries, _PAGE_ENTRIES))):
+    async def _stream(self, begin: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
+        entries = await self._in_thread(begin)
+        while page := await self._in_thread(lambda: list(islice(entries, _PAGE_ENTRIES))):
             for entry in page:
                 yield entry
 
@@ -215,11 +215,11 @@ class AsyncStore:
         stop: Buffer | None = None,
     ) -> int:
         """How many keys there are in a range."""
-        return await self.in_thread(lambda: self._sync_face.count(prefix, start=start, stop=stop))
+        return await self._in_thread(lambda: self._sync_face.count(prefix, start=start, stop=stop))
 
     async def view(self) -> AsyncView:
         """Point-in-time reads; an async context manager."""
-        return AsyncView(self, await self.in_thread(self._sync_face.view))
+        return AsyncView(self, await self._in_thread(self._sync_face.view))
 
     # -- writes ----------------------------------------------------------------------------------
 
@@ -250,7 +250,7 @@ class AsyncStore:
             if done is not None:
                 await self._settle(done[0], sync)
                 return done[1]
-        return await self.in_thread(engine.commit, [key, value], sync)
+        return await self._in_thread(engine.commit, [key, value], sync)
 
     async def delete(
         self, key: Buffer, *, sync: SyncChoice = None, expected: Expected = ANY
@@ -270,7 +270,7 @@ class AsyncStore:
         sync: SyncChoice = None,
     ) -> None:
         """Remove a range of keys in one commit; see ``Store.delete_range``."""
-        await self.in_thread(
+        await self._in_thread(
             lambda: self._sync_face.delete_range(prefix, start=start, stop=stop, sync=sync)
         )
 
@@ -285,7 +285,7 @@ class AsyncStore:
             if done is not None:
                 await self._settle(done[0], sync)
                 return done[1]
-        return await self.in_thread(engine.commit, operations, sync, check)
+        return await self._in_thread(engine.commit, operations, sync, check)
 
     async def _settle(self, position: int, policy: SyncChoice) -> None:
         engine = self._writer()
@@ -350,7 +350,7 @@ class AsyncStore:
 
     async def transaction(self, sync: SyncChoice = None) -> AsyncTransaction:
         """An optimistic, serializable transaction; an async context manager."""
-        return AsyncTransaction(self, await self.in_thread(self._sync_face.transaction, sync))
+        return AsyncTransaction(self, await self._in_thread(self._sync_face.transaction, sync))
 
     async def transact(
         self,
@@ -381,19 +381,19 @@ class AsyncStore:
 
     async def refresh(self) -> bool:
         """Read-only stores: take in what the writer has committed since."""
-        return await self.in_thread(self._sync_face.refresh)
+        return await self._in_thread(self._sync_face.refresh)
 
     async def compact(self) -> None:
         """Rewrite everything into one snapshot; see ``Store.compact``."""
-        await self.in_thread(self._sync_face.compact)
+        await self._in_thread(self._sync_face.compact)
 
     async def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Check every byte; ``progress`` is called in another thread. See ``Store.verify``."""
-        return await self.in_thread(self._sync_face.verify, progress)
+        return await self._in_thread(self._sync_face.verify, progress)
 
     async def stats(self) -> Stats:
         """The store in numbers."""
-        return await self.in_thread(self._sync_face.stats)
+        return await self._in_thread(self._sync_face.stats)
 
     async def close(self) -> None:
         """Sync, settle and close; see ``Store.close``."""
@@ -401,7 +401,7 @@ class AsyncStore:
             return
         engine = self._engine
         try:
-            await self.in_thread(engine.close)
+            await self._in_thread(engine.close)
         finally:
             self._closed = True
             if isinstance(engine, Engine):

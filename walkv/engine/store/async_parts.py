@@ -17,9 +17,9 @@ T = TypeVar("T")
 class AsyncFace(Protocol):
     """What these need of an ``AsyncStore``."""
 
-    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T: ...
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T: ...
 
-    def stream(self, begin: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]: ...
+    def _stream(self, begin: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]: ...
 
 
 class AsyncBatch(Operations):
@@ -61,23 +61,23 @@ class AsyncView:
 
     async def get(self, key: Buffer, default: Any = None) -> Any:
         """The value of a key, or ``default``."""
-        return await self._store.in_thread(self._view.get, key, default)
+        return await self._store._in_thread(self._view.get, key, default)
 
     async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
         """Value and version of a key, or ``(None, None)``."""
-        return await self._store.in_thread(self._view.get_versioned, key)
+        return await self._store._in_thread(self._view.get_versioned, key)
 
     async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
         """Values in the order of the keys, None where absent."""
-        return await self._store.in_thread(self._view.get_many, list(keys))
+        return await self._store._in_thread(self._view.get_many, list(keys))
 
     def scan(self, prefix: Buffer | None = None, **options: Any) -> AsyncIterator[Any]:
         """``async for`` over entries in key order; options as in ``Store.scan``."""
-        return self._store.stream(lambda: self._view.scan(prefix, **options))
+        return self._store._stream(lambda: self._view.scan(prefix, **options))
 
     async def count(self, prefix: Buffer | None = None, **bounds: Any) -> int:
         """How many keys there are in a range."""
-        return await self._store.in_thread(lambda: self._view.count(prefix, **bounds))
+        return await self._store._in_thread(lambda: self._view.count(prefix, **bounds))
 
     async def close(self) -> None:
         """Let go of the moment."""
@@ -111,27 +111,27 @@ class AsyncTransaction:
 
     async def get(self, key: Buffer, default: Any = None) -> Any:
         """The value of a key, or ``default``."""
-        return await self._store.in_thread(self._transaction.get, key, default)
+        return await self._store._in_thread(self._transaction.get, key, default)
 
     async def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
         """Value and version of a key, or ``(None, None)``."""
-        return await self._store.in_thread(self._transaction.get_versioned, key)
+        return await self._store._in_thread(self._transaction.get_versioned, key)
 
     async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
         """Values in the order of the keys, None where absent."""
-        return await self._store.in_thread(self._transaction.get_many, list(keys))
+        return await self._store._in_thread(self._transaction.get_many, list(keys))
 
     def scan(self, prefix: Buffer | None = None, **options: Any) -> AsyncIterator[Any]:
         """``async for`` over entries in key order; options as in ``Store.scan``."""
-        return self._store.stream(lambda: self._transaction.scan(prefix, **options))
+        return self._store._stream(lambda: self._transaction.scan(prefix, **options))
 
     async def count(self, prefix: Buffer | None = None, **bounds: Any) -> int:
         """How many keys there are in a range."""
-        return await self._store.in_thread(lambda: self._transaction.count(prefix, **bounds))
+        return await self._store._in_thread(lambda: self._transaction.count(prefix, **bounds))
 
     async def commit(self) -> int | None:
         """Check what was read, and commit; see ``Transaction.commit``."""
-        return await self._store.in_thread(self._transaction.commit)
+        return await self._store._in_thread(self._transaction.commit)
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from walkv import limits
 from walkv.engine.ranges import prefix_stop
-from walkv.engine.wal import SyncPolicy, Wal, WriteBack, WriteThrough
+from walkv.engine.wal import SyncPolicy
 from walkv.errors import ConflictError, LimitError
 
 Buffer = bytes | bytearray | memoryview
@@ -85,13 +85,6 @@ def bad_batch(name: str, limit: int, actual: int) -> LimitError:
         limit=limit,
         actual=actual,
     )
-
-
-def check_policy(policy: Any) -> None:
-    if policy is not None and type(policy) not in (Wal, WriteThrough, WriteBack):
-        raise TypeError(
-            f"sync is WriteThrough(), Wal() or WriteBack(...), an instance and not {policy!r}"
-        )
 
 
 def item_for(value: bytes, ttl_seconds: float | None, now_ms: Callable[[], int]) -> Any:

@@ -12,7 +12,7 @@ from walkv import limits
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.inspect import Progress, Stats, VerifyReport, stats, verify
-from walkv.engine.opening import open_engine, open_follower
+from walkv.engine.opening import start_engine
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store.batch import Batch
 from walkv.engine.store.common import (
@@ -26,61 +26,18 @@ from walkv.engine.store.common import (
     bad_value,
     check_expected,
     check_limit,
-    check_policy,
     item_for,
     key_range,
 )
 from walkv.engine.store.transaction import Transaction
 from walkv.engine.store.view import View
-from walkv.engine.vfs import FileSystem, OsFileSystem
-from walkv.engine.wal import SyncPolicy, Wal
+from walkv.engine.vfs import FileSystem
+from walkv.engine.wal import SyncPolicy, Wal, check_policy
 from walkv.errors import ConflictError, StoreFailedError
 
 T = TypeVar("T")
 
 _FIRST_BACKOFF_SECONDS = 0.0005
-
-
-def start_engine(
-    path: Any,
-    *,
-    sync: SyncPolicy,
-    read_only: bool,
-    create: bool,
-    memtable_bytes: int,
-    cache_bytes: int,
-    filesystem: FileSystem | None,
-) -> Engine | Follower:
-    """What ``open`` and ``aopen`` share."""
-    check_policy(sync)
-    if memtable_bytes < limits.MIN_MEMTABLE_BYTES:
-        raise ValueError(
-            f"memtable_bytes must be at least {limits.MIN_MEMTABLE_BYTES}, not {memtable_bytes}"
-        )
-    if cache_bytes < 0:
-        raise ValueError(f"cache_bytes must be 0 or more, not {cache_bytes}")
-    fs: FileSystem = OsFileSystem() if filesystem is None else filesystem
-    directory = path if isinstance(path, str) else fs_path(path)
-    if read_only:
-        return open_follower(directory, cache_bytes=cache_bytes, fs=fs)
-    return open_engine(
-        directory,
-        policy=sync,
-        create=create,
-        memtable_bytes=memtable_bytes,
-        cache_bytes=cache_bytes,
-        fs=fs,
-    )
-
-
-def fs_path(path: Any) -> str:
-    """A ``str`` for a path-like object."""
-    found = path.__fspath__() if hasattr(path, "__fspath__") else path
-    if isinstance(found, bytes):
-        found = found.decode()
-    if not isinstance(found, str):
-        raise TypeError(f"path is a str or a path-like object, not {type(path).__name__}")
-    return found
 
 
 def open(
@@ -462,7 +419,7 @@ class Store:
 
         Raises:
             StoreFailedError: the store had failed before, or a sync failed now. It is closed.
-        Durability: everything committed survives power loss on return.
+        Durability: everything committed survives power loss, if this does not raise.
         """
         self._engine.close()
 

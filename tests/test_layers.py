@@ -1,0 +1,172 @@
+"""The tower holds: imports only go down, one door to the system, and no room too large."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+import walkv.engine
+import walkv.engine.snapshot
+
+ROOT = Path(walkv.__file__).parent
+FILES = sorted(ROOT.rglob("*.py"))
+ENGINE = [path for path in FILES if path.is_relative_to(ROOT / "engine")]
+SYSTEM = {"os", "mmap", "fcntl", "socket", "io", "shutil", "pathlib", "tempfile", "subprocess"}
+PARTS = {"msgpack", "sortedcontainers", "xxhash", "zstandard"}
+FACE = {"click", "rich"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(), str(path))
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of the modules a file imports, inside functions too."""
+    modules = {module_name(each) for each in FILES}
+    found = set()
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import"
+            assert node.module is not None
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                found.add(inner if inner in modules else node.module)
+    return found
+
+
+def rooms() -> list[str]:
+    """The engine's rooms, lowest first, as its docstring lists them."""
+    listed = re.findall(r"^    (\S[^\n]*?)  +\S", walkv.engine.__doc__ or "", re.MULTILINE)
+    return [name.strip(" /") for row in listed for name in row.split(",")]
+
+
+def room_of(module: str) -> str | None:
+    """``walkv.engine.<room>`` and what is below it; None for what is not in the engine."""
+    parts = module.split(".")
+    return parts[2] if parts[:2] == ["walkv", "engine"] and len(parts) > 2 else None
+
+
+def test_the_list_of_rooms_is_complete() -> None:
+    there = {path.stem for path in (ROOT / "engine").glob("*.py")} - {"__init__"}
+    there |= {path.parent.name for path in (ROOT / "engine").glob("*/__init__.py")}
+    assert len(rooms()) == len(set(rooms()))
+    assert set(rooms()) == there
+
+
+def test_the_detectors_of_this_file_see_what_they_look_for(tmp_path: Path) -> None:
+    bad = tmp_path / "bad.py"
+    bad.write_text(
+        "import os.path\nfrom walkv.engine import core\n\ndef f():\n    import io\n    open('x')\n"
+    )
+    assert imports(bad) == {"os.path", "walkv.engine.core", "io"}
+    assert calls_of_open(bad) == [6]
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=module_name)
+def test_engine_imports_only_go_down(path: Path) -> None:
+    order = {room: number for number, room in enumerate(rooms())}
+    room = room_of(module_name(path))
+    if room is None:
+        assert imports(path) == set()
+        return
+    for imported in imports(path):
+        if not imported.startswith("walkv"):
+            continue
+        other = room_of(imported)
+        if other is None:
+            assert imported in ("walkv.errors", "walkv.limits"), imported
+        elif other != room:
+            assert order[other] < order[room], f"{room} imports {other}, which is above it"
+
+
+def test_snapshot_modules_are_in_their_reading_order() -> None:
+    described = re.findall(r"``(\w+)``", walkv.engine.snapshot.__doc__ or "")
+    assert sorted(described) == sorted(
+        path.stem for path in (ROOT / "engine/snapshot").glob("*.py") if path.stem != "__init__"
+    )
+    order = {name: number for number, name in enumerate(described)}
+    for name in described:
+        for imported in imports(ROOT / "engine" / "snapshot" / f"{name}.py"):
+            if imported.startswith("walkv.engine.snapshot."):
+                assert order[imported.rpartition(".")[2]] < order[name], (name, imported)
+
+
+def test_no_module_imports_itself_by_a_detour() -> None:
+    graph = {module_name(path): imports(path) for path in FILES if path.name != "__init__.py"}
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way, module))
+        if module in graph and module not in done:
+            for imported in graph[module]:
+                visit(imported, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
+
+
+def calls_of_open(path: Path) -> list[int]:
+    """Lines that call the built-in ``open``; a function of that name may be defined."""
+    found = tree(path)
+    defined = {node.name for node in found.body if isinstance(node, ast.FunctionDef)}
+    return [
+        node.lineno
+        for node in ast.walk(found)
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "open"
+        and "open" not in defined
+    ]
+
+
+@pytest.mark.parametrize("path", ENGINE, ids=module_name)
+def test_only_vfs_touches_the_system(path: Path) -> None:
+    if path.name == "vfs.py":
+        return
+    assert {name.partition(".")[0] for name in imports(path)} & SYSTEM == set()
+    assert calls_of_open(path) == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_no_room_is_too_large(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 500
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_every_module_says_what_it_is(path: Path) -> None:
+    docstring = ast.get_docstring(tree(path))
+    assert docstring
+    assert docstring.splitlines()[0].endswith((".", ":", "?"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_what_is_imported_from_outside(path: Path) -> None:
+    """The engine needs its four parts and the standard library; click and rich are the CLI's."""
+    outside = {name.partition(".")[0] for name in imports(path)} - {"walkv"}
+    third_party = outside - set(sys.stdlib_module_names)
+    allowed = FACE if "cli" in path.parts else set()
+    assert third_party <= PARTS | allowed
+
+
+def test_importing_walkv_loads_no_face() -> None:
+    import subprocess
+
+    code = (
+        "import sys, walkv; "
+        "print([m for m in sys.modules if m.partition('.')[0] in ('click', 'rich') "
+        "or m.startswith('walkv.cli')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
