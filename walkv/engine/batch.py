@@ -72,12 +72,14 @@ def decode(payload: bytes) -> list[Any]:
 
 
 def _is_range(subject: Any) -> bool:
-    return (
-        type(subject) is list
-        and len(subject) == 2
-        and type(subject[0]) is bytes
-        and (subject[1] is None or type(subject[1]) is bytes)
-    )
+    if type(subject) is not list or len(subject) != 2 or type(subject[0]) is not bytes:
+        return False
+    start, stop = subject
+    if stop is None:
+        return len(start) <= limits.MAX_KEY_BYTES
+    if type(stop) is not bytes or max(len(start), len(stop)) > limits.MAX_KEY_BYTES:
+        return False
+    return bool(start < stop)
 
 
 def is_expiring(item: Any) -> bool:

@@ -35,6 +35,13 @@ def _open_engine(
     """
     directory = fs.absolute(directory)
     _prepare_directory(fs, directory, create)
+    network = fs.network_name(directory)
+    if network is not None:
+        warnings.warn(
+            f"{directory} is on a network file system ({network}), where locks and syncs may not "
+            "do what walkv relies on; use a local disk for data you must not lose",
+            stacklevel=4,
+        )
     lock_path = fs.join(directory, recovery.LOCK_NAME)
     try:
         lock = fs.lock(lock_path)
@@ -56,13 +63,6 @@ def _open_engine(
     except BaseException:
         lock.release()
         raise
-    network = fs.network_name(directory)
-    if network is not None:
-        warnings.warn(
-            f"{directory} is on a network file system ({network}), where locks and syncs may not "
-            "do what walkv relies on; use a local disk for data you must not lose",
-            stacklevel=4,
-        )
     return engine
 
 

@@ -21,6 +21,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import socket
 import stat
 import sys
@@ -269,6 +270,9 @@ class OsLock:
             os.close(descriptor)
 
 
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How the mount table writes blanks in names."""
+
 _NETWORK_TYPES = frozenset(
     ["nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "afs"]
     + [f"fuse.{name}" for name in ("sshfs", "glusterfs", "s3fs", "rclone", "gcsfuse")]
@@ -370,7 +374,7 @@ class OsFileSystem:
         real = os.path.realpath(path)
         best, kind = "", None
         for fields in mounts:
-            point = fields[4].encode().decode("unicode_escape", "replace")
+            point = _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
             inside = real == point or real.startswith(point.rstrip("/") + "/")
             if inside and len(point) >= len(best):
                 best, kind = point, fields[fields.index("-") + 1]

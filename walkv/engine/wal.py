@@ -132,7 +132,6 @@ class Log:
         self._enter(tail)
 
     def _enter(self, tail: Tail) -> None:
-        self._tail = tail
         self._base = self.position - tail.offset
         self._salt = tail.header.salt
         self._write_file = tail.file.write
@@ -141,6 +140,8 @@ class Log:
         self._sealed = tail.sealed
         self._marked_at = -1
         self.durable = self.position
+        # Last: who finds the new tail here finds its numbers as well.
+        self._tail = tail
 
     @property
     def first_sequence(self) -> int:

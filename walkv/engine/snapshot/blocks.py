@@ -27,17 +27,21 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import msgpack
 from xxhash import xxh3_64_intdigest
 
+from walkv.engine.batch import is_expiring
 from walkv.engine.ranges import RangeSet
 
 _KEYS_PER_BUCKET: Final = 8
 _SEQUENCE_HEAD: Final = struct.Struct("<QB")
 _WIDTH_CODES: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_WIDTHS: Final = frozenset((0, *_WIDTH_CODES))
+_BYTES: Final = {bytes}
 _OBJECT_BYTES: Final = 136
 """Memory an entry of a decoded block takes beyond its bytes: two objects, two list slots, and a
 place in its reader's ``entries``."""
@@ -161,7 +165,15 @@ def decode_data(payload: bytes, plain: bool) -> Block:
     count = len(keys)
     if count == 0 or len(items) != count or len(sequences) != 9 + count * sequences[8]:
         raise ValueError("keys, items and sequences do not match")
+    if set(map(type, keys)) != _BYTES or sequences[8] not in _WIDTHS:
+        raise ValueError("a key or a sequence of another type")
+    if set(map(type, items)) != _BYTES and (plain or not all(map(_is_item, items))):
+        raise ValueError("an item of another type")
     return Block(keys, items, sequences, plain, len(payload))
+
+
+def _is_item(item: Any) -> bool:
+    return type(item) is bytes or item is None or is_expiring(item)
 
 
 def encode_index(first_keys: list[bytes], starts: list[int], hashes: list[int]) -> bytes:
@@ -170,9 +182,28 @@ def encode_index(first_keys: list[bytes], starts: list[int], hashes: list[int]) 
 
 def decode_index(payload: bytes) -> Index:
     first_keys, starts, filter_bytes = _unpack(payload, 3)
-    if len(starts) != len(first_keys) + 1 or len(filter_bytes) < 12:
+    if len(starts) != len(first_keys) + 1 or set(map(type, first_keys)) != _BYTES:
         raise ValueError("first keys and starts do not match")
+    _check_ascending(starts)
+    _check_filter(filter_bytes)
     return Index(first_keys, starts, filter_bytes, len(payload))
+
+
+def _check_ascending(numbers: Sequence[Any]) -> None:
+    if set(map(type, numbers)) != {int} or any(a > b for a, b in pairwise(numbers)):
+        raise ValueError("offsets do not ascend")
+
+
+def _check_filter(filter_bytes: Any) -> None:
+    try:
+        (buckets,) = _BUCKETS.unpack_from(filter_bytes)
+        starts = memoryview(filter_bytes)[4 : 8 + 4 * buckets]
+        bounds = struct.unpack(f"<{buckets + 1}I", starts)
+    except struct.error as error:
+        raise ValueError(f"the filter is cut short: {error}") from None
+    _check_ascending(bounds)
+    if not buckets or bounds[-1] != len(filter_bytes) - 8 - 4 * buckets:
+        raise ValueError("the filter's buckets do not cover it")
 
 
 def decode_root(payload: bytes) -> Root:
@@ -193,6 +224,12 @@ def decode_root(payload: bytes) -> Root:
     columns += [root.index_lengths, root.entry_counts, root.flags]
     if len({len(root.first_keys), *map(len, columns)}) != 1 or len(starts) != len(stops):
         raise ValueError("columns of different lengths")
+    if not set(map(type, [*root.first_keys, *root.last_keys, *starts])) <= _BYTES:
+        raise ValueError("a key of another type")
+    if not set(map(type, stops)) <= {bytes, type(None)}:
+        raise ValueError("a range with an end of another type")
+    if not {type(number) for column in columns[1:] for number in column} <= {int}:
+        raise ValueError("a number of another type")
     return root
 
 
