@@ -79,6 +79,8 @@ class Engine(ReadSide):
         self._sequence = 0
         self._room_at = memtable_bytes // 2
         self.failure: BaseException | None = None
+        self._close_lock = threading.RLock()
+        self._finished = False
         self._forget_fork = fs.on_fork(self._in_child)
 
     def start(self, create: bool) -> None:
@@ -449,33 +451,44 @@ class Engine(ReadSide):
     def close(self) -> None:
         """Settle what is unsettled, say so in the log, and give the lock back.
 
+        If Ctrl-C cuts it short, calling it again finishes it.
+
         Raises:
             StoreFailedError: the store had failed before, or a sync failed now.
         """
-        with self.commit_lock:
-            if self._stop == self._refuse_closed or self._stop == self._refuse_forked:
+        with self._close_lock:
+            if self._finished or self._stop == self._refuse_forked:
                 return
-            healthy = self._stop is None
-            self._stop = self._refuse_closed
-            self._room.notify_all()
-        self._forget_fork()
-        try:
-            self.compactor.urgent = True
-            self.compactor.stop()
-            if healthy:
-                self._settle_at_close()
-            self.syncer.stop()
             with self.commit_lock:
+                healthy = self._stop is None
+                self._stop = self._refuse_closed
+                self._room.notify_all()
+            self._forget_fork()
+            try:
+                self.compactor.urgent = True
+                self.compactor.stop()
+                if healthy:
+                    self._settle_at_close()
+                self.syncer.stop()
                 if self.failure is None:
                     self._log.close(self._sequence + 1)
-                else:
-                    self._log.abandon()
-        finally:
-            self.syncer.tell()
-            self._catalog.clear()
-            self._file_lock.release()
-        if self.failure is not None:
-            raise wal.failed(self.failure) from self.failure
+            finally:
+                self._let_go()
+            if self.failure is not None:
+                raise wal.failed(self.failure) from self.failure
+
+    def _let_go(self) -> None:
+        """Give everything back; the lock last, when no thread of ours can write any more.
+
+        May be cut short by Ctrl-C and called again.
+        """
+        self.compactor.stop()
+        self.syncer.stop()
+        self._log.abandon()
+        self.syncer.tell()
+        self._catalog.clear()
+        self._file_lock.release()
+        self._finished = True
 
     def _settle_at_close(self) -> None:
         try:
