@@ -2,7 +2,7 @@
 
 Each module imports only from those above it in this list; ``tests/test_layers.py`` says so:
 
-    vfs, ranges           the world outside; sets of key ranges
+    vfs, shield, ranges   the world outside; Ctrl-C; sets of key ranges
     frame, batch          bytes <-> frame; operations <-> payload
     segment               one log file
     wal, syncer           the log: append, rotate, group commit, policies; its thread

@@ -92,20 +92,26 @@ class Sources(NamedTuple):
         return None
 
 
+class Pin:
+    """Alive as long as a read point needs the versions of its moment."""
+
+    __slots__ = ("__weakref__",)
+
+
 class ReadPoint:
     """The store at one moment: a sequence, and the sources pinned at it.
 
-    It keeps what it needs alive, and tells the memtable (through ``released``) when it is done,
-    also when it was simply dropped.
+    It keeps what it needs alive. ``pin`` is there to be dropped, with this object or by
+    ``release``: a weak reference to it tells the engine.
     """
 
-    __slots__ = ("_released", "ranges", "sequence", "sources")
+    __slots__ = ("_pin", "ranges", "sequence", "sources")
 
-    def __init__(self, sources: Sources, ranges: RangeSet, sequence: int, released: Any) -> None:
+    def __init__(self, sources: Sources, ranges: RangeSet, sequence: int, pin: Pin | None) -> None:
         self.sources = sources
         self.ranges = ranges
         self.sequence = sequence
-        self._released = released
+        self._pin = pin
 
     def item(self, key: bytes) -> Item:
         entry = self.sources.memtable.get(key, self.sequence)
@@ -136,14 +142,7 @@ class ReadPoint:
         return merge(runs, reverse=reverse)
 
     def release(self) -> None:
-        released, self._released = self._released, None
-        if released is not None:
-            # An append to a deque is atomic and takes no lock: this may run in a destructor, at
-            # any point of any thread.
-            released.append(self.sources.memtable)
-
-    def __del__(self) -> None:
-        self.release()
+        self._pin = None
 
 
 _NO_FILES: Final[tuple[SnapshotReader, ...]] = ()

@@ -55,7 +55,7 @@ TIER_COUNT: Final = 4
 
 
 class Stopped(Exception):
-    """The store is closing; the work in hand is abandoned."""
+    """The store is closing, or Ctrl-C was pressed: the work in hand is abandoned."""
 
 
 class Part(NamedTuple):
@@ -121,6 +121,7 @@ class Compactor:
         self._flushing = False
         self._wanted = False
         self._stopping = False
+        self._abandoned = False
         self._thread: threading.Thread | None = None
         self._slice_began = 0.0
         self._next_flush = 0.0
@@ -160,7 +161,7 @@ class Compactor:
                 self.work(merge_all=False)
                 retry = False
             except Stopped:
-                return
+                continue
             except Exception as error:  # noqa: BLE001  # the thread outlives whatever a flush meets
                 retry = not isinstance(error, (SyncError, CorruptionError, FormatError))
 
@@ -175,6 +176,7 @@ class Compactor:
         """
         with self._work_lock:
             self.attempt_count += 1
+            self._abandoned = False
             try:
                 if merge_all:
                     self._flush_all()
@@ -222,6 +224,10 @@ class Compactor:
         if self._thread is not None:
             self._thread.join()
 
+    def abandon(self) -> None:
+        """Give up a merge that is running; it can be begun again."""
+        self._abandoned = True
+
     def flush_at_close(self) -> None:
         """Flush what is frozen after ``stop``."""
         self.urgent = True
@@ -234,7 +240,7 @@ class Compactor:
         if now - self._slice_began < _SLICE_SECONDS:
             return
         if not self._flushing:
-            if self._stopping:
+            if self._stopping or self._abandoned:
                 raise Stopped
             # A merge gets as much time as the flushes in between, or it would never end.
             if self._catalog.sources.frozen and now >= self._next_flush:

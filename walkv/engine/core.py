@@ -33,6 +33,7 @@ from walkv.engine.compaction import Compactor, Stopped
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, NO_VIEW, Memtable
 from walkv.engine.reads import ReadSide
 from walkv.engine.recovery import RecoveryReport
+from walkv.engine.shield import shielded
 from walkv.engine.snapshot import BlockCache
 from walkv.engine.syncer import IDLE_SECONDS, Syncer
 from walkv.engine.vfs import FileSystem, Lock, SyncError
@@ -79,8 +80,7 @@ class Engine(ReadSide):
         self._sequence = 0
         self._room_at = memtable_bytes // 2
         self.failure: BaseException | None = None
-        self._close_lock = threading.RLock()
-        self._finished = False
+        self._close_lock = threading.Lock()
         self._forget_fork = fs.on_fork(self._in_child)
 
     def start(self, create: bool) -> None:
@@ -353,7 +353,7 @@ class Engine(ReadSide):
         compactor.urgent = False
         if self._memtable.bytes_used >= self._room_at:
             try:
-                self._freeze()
+                shielded(self._freeze)
             except OSError as error:
                 raise OSError(
                     error.errno,
@@ -399,6 +399,9 @@ class Engine(ReadSide):
 
     def compact(self) -> None:
         """Write everything into one snapshot without anything deleted; waits for it."""
+        shielded(self._compact, on_interrupt=self.compactor.abandon)
+
+    def _compact(self) -> None:
         with self.commit_lock:
             self.check()
             if len(self._memtable) or self._memtable.ranges:
@@ -451,13 +454,14 @@ class Engine(ReadSide):
     def close(self) -> None:
         """Settle what is unsettled, say so in the log, and give the lock back.
 
-        If Ctrl-C cuts it short, calling it again finishes it.
-
         Raises:
             StoreFailedError: the store had failed before, or a sync failed now.
         """
+        shielded(self._close)
+
+    def _close(self) -> None:
         with self._close_lock:
-            if self._finished or self._stop == self._refuse_forked:
+            if self.closed or self._stop == self._refuse_forked:
                 return
             with self.commit_lock:
                 healthy = self._stop is None
@@ -473,22 +477,13 @@ class Engine(ReadSide):
                 if self.failure is None:
                     self._log.close(self._sequence + 1)
             finally:
-                self._let_go()
+                self._log.abandon()
+                self.syncer.tell()
+                self._catalog.clear()
+                # The lock last, when no thread of ours can write any more.
+                self._file_lock.release()
             if self.failure is not None:
                 raise wal.failed(self.failure) from self.failure
-
-    def _let_go(self) -> None:
-        """Give everything back; the lock last, when no thread of ours can write any more.
-
-        May be cut short by Ctrl-C and called again.
-        """
-        self.compactor.stop()
-        self.syncer.stop()
-        self._log.abandon()
-        self.syncer.tell()
-        self._catalog.clear()
-        self._file_lock.release()
-        self._finished = True
 
     def _settle_at_close(self) -> None:
         try:

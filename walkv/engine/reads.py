@@ -12,12 +12,13 @@ Invariants:
 from __future__ import annotations
 
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from walkv.engine.batch import Item
-from walkv.engine.catalog import Catalog, ReadPoint
+from walkv.engine.catalog import Catalog, Pin, ReadPoint
 from walkv.engine.memtable import NO_VIEW, Entry, Memtable
 from walkv.engine.snapshot import UNREAD, BlockCache
 from walkv.engine.vfs import FileSystem
@@ -45,8 +46,8 @@ class ReadSide:
         self.commit_lock = threading.Lock()
         self._stop = None
         self._applying = False
-        self._released: deque[Memtable] = deque()
-        self._views: dict[int, int] = {}
+        self._released: deque[weakref.ref[Pin]] = deque()
+        self._pinned: dict[weakref.ref[Pin], Memtable] = {}
 
     def check(self) -> None:
         """Raise if the store is closed, has failed, or belongs to another process."""
@@ -171,21 +172,18 @@ class ReadSide:
         self._drain_released()
         sources = self._catalog.sources
         memtable = sources.memtable
+        pin = Pin()
+        # When the pin goes, its weak reference is appended: C code, which takes no lock and which
+        # no signal handler interrupts. It runs wherever the last reference happens to be dropped.
+        self._pinned[weakref.ref(pin, self._released.append)] = memtable
         memtable.newest_view = self._sequence
-        token = id(memtable)
-        self._views[token] = self._views.get(token, 0) + 1
-        return ReadPoint(sources, memtable.ranges, self._sequence, self._released)
+        return ReadPoint(sources, memtable.ranges, self._sequence, pin)
 
     def _drain_released(self) -> None:
         # The commit lock is held.
         while self._released:
-            memtable = self._released.popleft()
-            token = id(memtable)
-            count = self._views.get(token, 0) - 1
-            if count > 0:
-                self._views[token] = count
-            else:
-                self._views.pop(token, None)
+            memtable = self._pinned.pop(self._released.popleft(), None)
+            if memtable is not None and not any(memtable is m for m in self._pinned.values()):
                 memtable.newest_view = NO_VIEW
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:

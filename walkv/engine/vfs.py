@@ -269,6 +269,9 @@ class OsLock:
         if descriptor >= 0:
             os.close(descriptor)
 
+    def __del__(self) -> None:
+        self.release()
+
 
 _OCTAL = re.compile(r"\\([0-7]{3})")
 """How the mount table writes blanks in names."""

@@ -358,8 +358,6 @@ class Log:
         The caller holds the commit lock and has seen to it that nothing more is written.
         """
         with self._sync_lock:
-            if self._closed:
-                return
             if self._failure is None and not self._sealed:
                 self._sync_tail()
                 try:
