@@ -242,7 +242,7 @@ class Catalog:
             self._replace(snapshots=summaries)
             self.sources = self.sources._replace(snapshots=merged)
         for reader in inputs:
-            self._cache.forget(reader.summary.snapshot_id)
+            reader.forget()
             self._remove(reader.path)
 
     def _remove(self, path: str) -> None:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
+from walkv import limits
 from walkv.engine import recovery
 from walkv.engine.catalog import Catalog, Frozen
 from walkv.engine.merge import Chunk, Run, merge
@@ -73,7 +74,7 @@ def pick(sizes: list[int], entry_count: int, dead_count: int) -> int:
         entry_count: entries in all of them.
         dead_count: how many of those are tombstones, or hidden by a deleted range.
     """
-    if dead_count > entry_count * DEAD_RATIO:
+    if dead_count > entry_count * DEAD_RATIO or len(sizes) >= limits.MAX_SNAPSHOTS:
         return len(sizes)
     if len(sizes) > 1 and sum(sizes[:-1]) >= sizes[-1] * SPACE_RATIO:
         return len(sizes)
@@ -183,7 +184,7 @@ class Compactor:
                     self._merge(len(self._catalog.sources.snapshots))
                 else:
                     self._settle()
-                self.error = None
+                self.error = self._damaged
             except Stopped:
                 raise
             except BaseException as error:

@@ -260,10 +260,6 @@ class Engine(ReadSide):
             syncer.allow_quiet(self._log.durable + policy.max_unsynced_bytes // 2)
 
     @property
-    def durable_position(self) -> int:
-        return self._log.durable
-
-    @property
     def write_log(self) -> Log:
         return self._log
 

@@ -21,7 +21,7 @@ from walkv.engine import frame, manifest, recovery
 from walkv.engine.catalog import Catalog, Sources
 from walkv.engine.reads import ReadSide
 from walkv.engine.recovery import Findings, RecoveryReport
-from walkv.engine.snapshot import BlockCache
+from walkv.engine.snapshot import BlockCache, SnapshotReader
 from walkv.engine.vfs import FileSystem
 from walkv.errors import CorruptionError, ReadOnlyError
 
@@ -37,6 +37,7 @@ class Follower(ReadSide):
         self._fs = fs
         self.path = directory
         self._cache = cache
+        self._readers: tuple[SnapshotReader, ...] = ()
         began = fs.monotonic()
         self._load()
         found = self._findings
@@ -64,12 +65,21 @@ class Follower(ReadSide):
                     raise
                 self._fs.sleep(_PAUSE_SECONDS)
                 continue
+            self._keep_readers(found)
             self._findings: Findings = found
             self._fingerprint = before
             self._sequence = found.last_sequence
             sources = Sources(found.memtable, (), found.snapshots)
             self._catalog = Catalog(self._fs, self.path, found.manifest, sources, self._cache)
             return
+
+    def _keep_readers(self, found: Findings) -> None:
+        """Go on with the readers of files that are still there, and with what is cached of them."""
+        known = {reader.salt: reader for reader in self._readers}
+        found.snapshots = tuple(known.pop(s.salt, s) for s in found.snapshots)
+        for retired in known.values():
+            retired.forget()
+        self._readers = found.snapshots
 
     def refresh(self) -> bool:
         """Take in what the writer has committed since; returns whether there was anything.
@@ -81,11 +91,11 @@ class Follower(ReadSide):
         """
         with self.commit_lock:
             self.check()
-            before = self._sequence
+            before = (self._findings.manifest.store_id, self._sequence)
             path = self._fs.join(self.path, manifest.NAME)
             if self._fs.fingerprint(path) != self._fingerprint or not self._continues():
                 self._load()
-                return self._sequence != before
+                return (self._findings.manifest.store_id, self._sequence) != before
             found = self._findings
             # Scans that are running read at their own sequence; keep what they may need.
             self._drain_released()
@@ -95,7 +105,7 @@ class Follower(ReadSide):
             finally:
                 self._applying = False
             self._sequence = found.tail.scanner.next_sequence - 1
-            return self._sequence != before
+            return self._sequence != before[1]
 
     def refuse_write(self) -> ReadOnlyError:
         return ReadOnlyError(
@@ -125,5 +135,5 @@ class Follower(ReadSide):
                 self._stop = self._refuse_closed
                 self._forget_fork()
                 self._findings.tail.scanner.file.close()
-                self._findings.snapshots = ()
+                self._findings.snapshots = self._readers = ()
                 self._catalog.clear()

@@ -217,11 +217,16 @@ class Memtable:
             # The newest keys are the new ones, unless a writer came in between: then look again.
             if len(table) == size:
                 break
-        if new * 8 > len(order):
-            order.update(keys)
-        else:
-            for key in keys:
-                order.add(key)
+        try:
+            if new * 8 > len(order):
+                order.update(keys)
+            else:
+                for key in keys:
+                    order.add(key)
+        except BaseException:
+            # Ctrl-C in the middle: nobody knows which keys are in. Begin again next time.
+            self._order = SortedList()
+            raise
 
     def sorted_chunks(self, pause: Callable[[], None]) -> Iterator[Chunk]:
         """All entries of a frozen memtable in order, with (item, sequence) as items.

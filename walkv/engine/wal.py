@@ -319,9 +319,11 @@ class Log:
             OSError: the seal could not be written; the tail is as before.
             StoreFailedError: the segment was deleted underneath, or its sync failed.
         """
-        if self._sealed:
-            return
         with self._sync_lock:
+            if self._sealed:
+                if self.durable < self.position:
+                    self._sync_tail()  # a former attempt came no further than to here
+                return
             file = self._tail.file
             if file.link_count() == 0:
                 gone = FileNotFoundError(
@@ -331,8 +333,8 @@ class Log:
                 raise failed(gone) from gone
             self.mark(frame.SEAL, next_sequence)
             self._write_file = _refuse_write
-            self._sync_tail()
             self._sealed = True
+            self._sync_tail()
 
     def create_next(self, first_sequence: int) -> Tail:
         """The segment after the sealed tail, durable and empty, not yet in use.

@@ -23,14 +23,27 @@ from typing import Any, Final
 
 from walkv.engine.snapshot.blocks import Block, Index
 
-SNAPSHOT_SHIFT: Final = 44
-"""A page's token is snapshot_id << 44 | offset: one int, cheap to hash. Files stay below 16 TiB."""
+READER_SHIFT: Final = 44
+"""A page's token is reader << 44 | offset: one int, cheap to hash. Files stay below 16 TiB.
+
+Readers are numbered by the cache and not by their file's name: a store that was replaced on disk
+has other files under the same names.
+"""
 
 
 class BlockCache:
     """Pages of all snapshots of one store, by token."""
 
-    __slots__ = ("_entries", "_lock", "budget_bytes", "evictions", "misses", "pages", "used_bytes")
+    __slots__ = (
+        "_entries",
+        "_lock",
+        "_readers",
+        "budget_bytes",
+        "evictions",
+        "misses",
+        "pages",
+        "used_bytes",
+    )
 
     def __init__(self, budget_bytes: int) -> None:
         self.budget_bytes = budget_bytes
@@ -40,6 +53,7 @@ class BlockCache:
         self.misses = 0
         self.evictions = 0
         self._entries: dict[int, dict[bytes, Any]] = {}
+        self._readers = 0
         self._lock = threading.Lock()
 
     def add(self, token: int, page: Block | Index) -> None:
@@ -68,13 +82,13 @@ class BlockCache:
         with self._lock:
             if not block.hot and self.pages.get(token) is block:
                 block.hot = True
-                self._entries[token >> SNAPSHOT_SHIFT] = entries
+                self._entries[token >> READER_SHIFT] = entries
                 entries.update(zip(block.keys, block.items, strict=True))
 
     def _cool(self, token: int, page: Block | Index) -> None:
         page.hot = False
         if isinstance(page, Block):
-            entries = self._entries[token >> SNAPSHOT_SHIFT]
+            entries = self._entries[token >> READER_SHIFT]
             for key in page.keys:
                 entries.pop(key, None)
 
@@ -82,12 +96,18 @@ class BlockCache:
         """Whether a page fits without evicting another."""
         return self.used_bytes + cost_bytes <= self.budget_bytes
 
-    def forget(self, snapshot_id: int) -> None:
+    def next_reader(self) -> int:
+        """A number for a reader's tokens that no other reader has."""
+        with self._lock:
+            self._readers += 1
+            return self._readers
+
+    def forget(self, reader: int) -> None:
         """Drop the pages of a snapshot that is no longer part of the store."""
         with self._lock:
-            for token in [t for t in self.pages if t >> SNAPSHOT_SHIFT == snapshot_id]:
+            for token in [t for t in self.pages if t >> READER_SHIFT == reader]:
                 page = self.pages.pop(token)
                 self.used_bytes -= page.cost_bytes
                 if page.hot:
                     self._cool(token, page)
-            self._entries.pop(snapshot_id, None)
+            self._entries.pop(reader, None)

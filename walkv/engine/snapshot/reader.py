@@ -20,7 +20,7 @@ from walkv.engine.merge import Chunk
 from walkv.engine.ranges import RangeSet
 from walkv.engine.snapshot import blocks, layout
 from walkv.engine.snapshot.blocks import Block, Index, Root
-from walkv.engine.snapshot.cache import SNAPSHOT_SHIFT, BlockCache
+from walkv.engine.snapshot.cache import READER_SHIFT, BlockCache
 from walkv.engine.snapshot.writer import SnapshotSummary
 from walkv.engine.vfs import File, FileSystem
 from walkv.errors import CorruptionError
@@ -67,6 +67,7 @@ class SnapshotReader:
     Attributes:
         summary: what the manifest keeps of it.
         path: the file.
+        salt: random; no two snapshot files have the same.
         entries: items of the cached blocks that are in use, by key; kept by the cache.
     """
 
@@ -92,7 +93,7 @@ class SnapshotReader:
                 expected=f"{store_id.hex()} {snapshot_id}",
                 found=f"{header.store_id.hex()} {header.snapshot_id}",
             )
-        self._salt = header.salt
+        self.salt = self._salt = header.salt
         size = self._file.size()
         offset = max(size - layout.FOOTER_BYTES, layout.HEADER_BYTES)
         footer = layout.decode_footer(
@@ -104,7 +105,8 @@ class SnapshotReader:
         )
         self._cache = cache
         self._pages = cache.pages
-        self._token_base = snapshot_id << SNAPSHOT_SHIFT
+        self._number = cache.next_reader()
+        self._token_base = self._number << READER_SHIFT
         self._loaded_root: Root | None = None
         self.entries: dict[bytes, Item] = {}
 
@@ -368,6 +370,10 @@ class SnapshotReader:
                 expected=self._footer.entry_count,
                 found=entries,
             )
+
+    def forget(self) -> None:
+        """Drop what the cache has of this snapshot, once it is no longer part of the store."""
+        self._cache.forget(self._number)
 
     def close(self) -> None:
         self._file.close()

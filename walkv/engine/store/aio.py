@@ -61,17 +61,31 @@ async def aopen(
     filesystem: FileSystem | None = None,
 ) -> AsyncStore:
     """Open a store for asyncio; arguments and errors as in ``walkv.open``."""
-    engine = await asyncio.to_thread(
-        start_engine,
-        path,
-        sync=sync,
-        read_only=read_only,
-        create=create,
-        memtable_bytes=memtable_bytes,
-        cache_bytes=cache_bytes,
-        filesystem=filesystem,
+    loop = asyncio.get_running_loop()
+    opening = loop.run_in_executor(
+        None,
+        lambda: start_engine(
+            path,
+            sync=sync,
+            read_only=read_only,
+            create=create,
+            memtable_bytes=memtable_bytes,
+            cache_bytes=cache_bytes,
+            filesystem=filesystem,
+        ),
     )
+    try:
+        engine = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        # Nobody will get this store: it must not stay locked.
+        opening.add_done_callback(_close_opened)
+        raise
     return AsyncStore(engine)
+
+
+def _close_opened(opening: asyncio.Future[Engine | Follower]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.get_loop().run_in_executor(None, opening.result().close)
 
 
 class AsyncStore:
@@ -292,7 +306,7 @@ class AsyncStore:
         if policy is None:
             policy = engine.policy
         if type(policy) is WriteBack:
-            if position - engine.durable_position > policy.max_unsynced_bytes:
+            if position - engine.write_log.durable > policy.max_unsynced_bytes:
                 await self._durable(position - policy.max_unsynced_bytes)
             engine.settle_back(position, policy)
         else:
@@ -301,7 +315,7 @@ class AsyncStore:
     async def _durable(self, position: int) -> None:
         """Wait for a sync that covers a position."""
         engine = self._writer()
-        if engine.durable_position >= position:
+        if engine.write_log.durable >= position:
             return
         if not engine.fs.threads:
             engine.write_log.wait(position)
@@ -323,7 +337,7 @@ class AsyncStore:
 
     def _wake(self) -> None:
         engine = self._writer()
-        durable = engine.durable_position
+        durable = engine.write_log.durable
         failure = engine.failure
         waiting = []
         for position, waiter in self._waiters:
