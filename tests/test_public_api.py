@@ -60,6 +60,7 @@ STORE = [
     "view",
 ]
 
+
 def test_all_is_exactly_this() -> None:
     assert walkv.__all__ == NAMES
     assert all(hasattr(walkv, name) for name in NAMES)

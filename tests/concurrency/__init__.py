@@ -1,0 +1,1 @@
+"""Threads, group commit, and Ctrl-C."""

@@ -1,0 +1,1 @@
+"""Power failures at every step of a workload, and real processes killed."""
