@@ -46,7 +46,10 @@ BLOCK_TARGET_BYTES = 8 * KIB
 """A data block is closed before its keys and values would pass this."""
 
 PARTITION_BLOCKS = 128
-"""Data blocks under one index page of a snapshot."""
+"""Most data blocks under one index page of a snapshot."""
+
+PARTITION_BYTES = 1 * MIB
+"""A partition ends once its data blocks have this."""
 
 MAX_SNAPSHOTS = 32
 """With this many snapshots a writer whose memtable is full waits for the merges to catch up."""

@@ -298,6 +298,25 @@ class TestProcesses:
             assert process.stderr.read() == b"walkv: interrupted\n"
         assert process.returncode == 130
 
+    @pytest.mark.usefixtures("start")
+    def test_interrupt_does_not_wait_for_the_reader(self, long: Path) -> None:
+        # What is left in the buffer could not be written before the reader has read.
+        program = (
+            "import os, sys; os.set_blocking(1, False)\n"
+            "try:\n"
+            "    while True: os.write(1, bytes(4096))\n"
+            "except BlockingIOError: os.set_blocking(1, True)\n"
+            f"sys.argv = ['walkv', 'scan', {str(long)!r}, '--keys-only']\n"
+            "from walkv.cli import main; main()"
+        )
+        command = [sys.executable, "-c", program]
+        with subprocess.Popen(command, stdout=-1, stderr=-1) as process:
+            wait_until_asleep(process)
+            process.send_signal(signal.SIGINT)
+            assert process.stderr is not None
+            assert process.stderr.read() == b"walkv: interrupted\n"
+        assert process.returncode == 130
+
     def test_interrupt_at_a_question(self, start: Start, store: Path) -> None:
         with start("delete", store, "--prefix", "user/") as process:
             assert process.stderr is not None
@@ -323,6 +342,14 @@ class TestProcesses:
         assert result.stderr == (
             f'walkv: the command line needs {missing}; install it with: pip install "walkv[cli]"\n'
         )
+
+    def test_a_module_of_its_own_that_is_missing_is_a_bug(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, "walkv.cli.app", None)
+        monkeypatch.delattr(walkv.cli, "app")
+        with pytest.raises(ModuleNotFoundError, match=r"walkv\.cli\.app"):
+            walkv.cli.main()
 
     def test_importing_walkv_needs_no_extra(self) -> None:
         program = (

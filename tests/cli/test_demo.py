@@ -103,6 +103,21 @@ class TestFolder:
         assert data == b"Eda"
         assert now != stamp
 
+    def test_a_change_while_it_is_read_is_noticed(
+        self, files: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, stated = files / "a.txt", []
+        fstat = os.fstat
+
+        def fstat_late(descriptor: int) -> os.stat_result:
+            if stated:
+                path.write_bytes(b"Eda")
+            stated.append(descriptor)
+            return fstat(descriptor)
+
+        monkeypatch.setattr(folder.os, "fstat", fstat_late)
+        assert folder.read_file(os.fsencode(path)) == (b"Ada", None)
+
     def test_in_memory(self) -> None:
         assert not folder.in_memory("/proc")
         if Path("/dev/shm").is_dir() and b" /dev/shm tmpfs " in Path("/proc/mounts").read_bytes():

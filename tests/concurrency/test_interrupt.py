@@ -295,15 +295,15 @@ def test_close_interrupted_while_a_flush_runs(tmp_path: Path) -> None:
     flushing, go_on = threading.Event(), threading.Event()
 
     def hold(call: Call) -> None:
-        if call.operation == "sync" and call.path.endswith(".snap"):
+        if call.operation == "create" and call.path.endswith(".snap"):
             flushing.set()
             go_on.wait(60)
 
-    store = walkv.open(path, sync=WriteBack(), memtable_bytes=65_536, filesystem=fs)
+    store = walkv.open(path, sync=WriteBack(), memtable_bytes=8 << 20, filesystem=fs)
     fs.before = hold
     count = 0
     while not flushing.is_set():
-        store.put(b"%06d" % count, bytes(200))
+        store.put(b"%06d" % count, bytes(2_000))
         count += 1
 
     def interrupt(*_: object) -> None:

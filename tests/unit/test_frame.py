@@ -15,6 +15,7 @@ from walkv.engine import frame
 from walkv.engine.frame import BadFrame, Frame
 
 SALT = 0xFFFFFFFFFFFFFFF0
+MARK = frame.mark(SALT).to_bytes(3, "little")
 PAYLOAD = b"some payload"
 OFFSET = 4096
 
@@ -40,7 +41,7 @@ def test_layout_field_by_field() -> None:
     data = encoded()
     assert len(data) == frame.HEADER_BYTES + len(PAYLOAD)
     assert data[:8] == xxh3_64_digest(data[8:], (SALT + OFFSET) % (1 << 64))
-    assert data[8:11] == b"wkv"
+    assert data[8:11] == MARK == (SALT & 0xFFFFFF | 1).to_bytes(3, "little")
     assert data[11] == 1
     assert struct.unpack("<II", data[12:20]) == (len(PAYLOAD), 3)
     expected = (77, 1_700_000_000_000_000_000, OFFSET - 5)
@@ -103,7 +104,7 @@ def test_round_trip(
     expected = Frame(kind, count, sequence, time_ns, offset // 2, payload, end)
     for raw in (data, memoryview(data), data + b"what follows"):
         assert frame.decode(raw, start, salt=salt, offset=offset) == expected
-        assert frame.needed_bytes(raw, start) == frame.HEADER_BYTES + len(payload)
+        assert frame.needed_bytes(raw, start, salt=salt) == frame.HEADER_BYTES + len(payload)
 
 
 def test_every_bit_counts() -> None:
@@ -120,7 +121,7 @@ def test_every_bit_of_the_length_claims_no_more_than_the_limit() -> None:
         damaged = bytearray(encoded())
         damaged[12 + bit // 8] ^= 1 << bit % 8
         assert isinstance(decoded(bytes(damaged)), BadFrame)
-        claimed = frame.needed_bytes(bytes(damaged), 0)
+        claimed = frame.needed_bytes(bytes(damaged), 0, salt=SALT)
         assert frame.HEADER_BYTES <= claimed <= frame.HEADER_BYTES + limits.MAX_PAYLOAD_BYTES
 
 
@@ -152,15 +153,15 @@ def test_a_value_containing_a_frame_is_only_a_value() -> None:
 
 def test_length_zero_and_all_zeros_are_invalid() -> None:
     for payload_length in (0, limits.MAX_PAYLOAD_BYTES + 1):
-        body = struct.pack("<3sBIIQQQ", b"wkv", 1, payload_length, 1, 1, 0, 0)
+        body = struct.pack("<3sBIIQQQ", MARK, 1, payload_length, 1, 1, 0, 0)
         data = xxh3_64_digest(body, (SALT + OFFSET) % (1 << 64)) + body
         found = decoded(data + bytes(100))
         assert isinstance(found, BadFrame)
         assert "out of bounds" in found.reason
-        assert frame.needed_bytes(data, 0) == frame.HEADER_BYTES
+        assert frame.needed_bytes(data, 0, salt=SALT) == frame.HEADER_BYTES
     for size in (0, 1, 43, 44, 45, 1000):
         assert isinstance(frame.decode(bytes(size), 0, salt=0, offset=0), BadFrame)
-        assert frame.needed_bytes(bytes(size), 0) == frame.HEADER_BYTES
+        assert frame.needed_bytes(bytes(size), 0, salt=SALT) == frame.HEADER_BYTES
 
 
 @pytest.mark.parametrize("kind", [0, 5, 255])

@@ -189,9 +189,9 @@ def test_without_views_a_key_has_one_version() -> None:
 
 def test_preparing_changes_nothing() -> None:
     memtable = filled(10)
-    before = (dict(memtable.table), list(memtable.ranges), memtable.bytes_used)
+    before = (dict(memtable.table), list(memtable.ranges.flat()), memtable.bytes_used)
     memtable.prepare([b"new", b"1", [b"0", None], None, b"000003", None], 11)
-    assert (dict(memtable.table), list(memtable.ranges), memtable.bytes_used) == before
+    assert (dict(memtable.table), list(memtable.ranges.flat()), memtable.bytes_used) == before
 
 
 def test_bytes_used_counts_overwrites_too() -> None:

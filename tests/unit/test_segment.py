@@ -273,7 +273,14 @@ def test_frames_inside_values_are_never_replayed_nor_believed(tmp_path: Path) ->
     inner, _ = chain(b"a" * 50, b"b" * 50, b"c" * 50)
     stale = framed(2000, 101, b"stale", synced=1999)
     other_salt = framed(64 + 44 + 10, 101, b"other", synced=64 + 44, salt=SALT + 1)
-    for value in (inner, stale, other_salt, inner[64:], frame.MARK * 200, HEADER.encode()):
+    for value in (
+        inner,
+        stale,
+        other_salt,
+        inner[64:],
+        frame.mark(SALT).to_bytes(3, "little") * 200,
+        HEADER.encode(),
+    ):
         for torn in (False, True):
             data = HEADER.encode()
             whole = data + framed(64, 100, b"0123456789" + value)

@@ -540,13 +540,6 @@ def test_file_names() -> None:
     assert parse_file_name("\u0667" * 10 + ".snap") is None
 
 
-def test_an_abandoned_writer_leaves_nothing(tmp_path: Path) -> None:
-    writer = SnapshotWriter(FS, str(tmp_path), STORE, 1)
-    writer.add([b"k"], [b"v"], [1], True)
-    writer.abandon()
-    assert os.listdir(tmp_path) == []
-
-
 def test_finish_syncs_the_file_then_its_directory(tmp_path: Path) -> None:
     fs = HookedFileSystem()
     writer = SnapshotWriter(fs, str(tmp_path), STORE, 1)

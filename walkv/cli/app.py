@@ -90,7 +90,7 @@ def _message(error: walkv.WalkvError | OSError) -> str:
 def _click_message(error: click.ClickException) -> str:
     if not isinstance(error, click.UsageError):
         return error.format_message()
-    message = " ".join(error.format_message().split()).rstrip(".")
+    message = error.format_message().rstrip(".")
     message = message[:1].lower() + message[1:]
     command = "walkv" if error.ctx is None else error.ctx.command_path
     hint = f"see {command} --help"

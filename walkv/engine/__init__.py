@@ -13,7 +13,7 @@ Each module imports only from those above it in this list; ``tests/test_layers.p
     recovery              look, then act
     catalog               the files and memtables that are the store right now
     compaction            flush and merge
-    reads                 get, scan, views
+    reads, writes         get, scan, views; commits and rotation
     core, follower        the writing and the read-only opener
     opening               lock, recover, run; or look and follow
     inspect               verify and statistics

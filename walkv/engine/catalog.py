@@ -26,7 +26,7 @@ from walkv.engine.batch import Item
 from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import Entry, Memtable
 from walkv.engine.merge import Chunk, Run, merge
-from walkv.engine.ranges import RangeSet
+from walkv.engine.ranges import GrowingRanges
 from walkv.engine.recovery import LOG_DIRECTORY
 from walkv.engine.snapshot import ABSENT, BlockCache, SnapshotReader, SnapshotSummary
 from walkv.engine.vfs import FileSystem, Lock, SyncError
@@ -105,13 +105,15 @@ class ReadPoint:
     ``release``: a weak reference to it tells the engine.
     """
 
-    __slots__ = ("_pin", "ranges", "sequence", "sources")
+    __slots__ = ("pin", "ranges", "sequence", "sources")
 
-    def __init__(self, sources: Sources, ranges: RangeSet, sequence: int, pin: Pin | None) -> None:
+    def __init__(
+        self, sources: Sources, ranges: GrowingRanges, sequence: int, pin: Pin | None
+    ) -> None:
         self.sources = sources
         self.ranges = ranges
         self.sequence = sequence
-        self._pin = pin
+        self.pin = pin
 
     def item(self, key: bytes) -> Item:
         entry = self.sources.memtable.get(key, self.sequence)
@@ -133,16 +135,17 @@ class ReadPoint:
         """Entries with ``start <= key < stop`` in order, tombstones included."""
         sources = self.sources
         active = sources.memtable.chunks(start, stop, sequence=self.sequence, reverse=reverse)
-        runs = [Run(active, self.ranges)]
+        runs = [Run(active, self.ranges.flat(start, stop))]
         for memtable, _ in sources.frozen:
             older = memtable.chunks(start, stop, sequence=self.sequence, reverse=reverse)
-            runs.append(Run(older, memtable.ranges))
+            runs.append(Run(older, memtable.ranges.flat(start, stop)))
         for snapshot in sources.snapshots:
-            runs.append(Run(snapshot.chunks(start, stop, reverse=reverse), snapshot.ranges))
+            found = snapshot.chunks(start, stop, reverse=reverse)
+            runs.append(Run(found, snapshot.ranges.clipped(start, stop)))
         return merge(runs, reverse=reverse)
 
     def release(self) -> None:
-        self._pin = None
+        self.pin = None
 
 
 _NO_FILES: Final[tuple[SnapshotReader, ...]] = ()

@@ -23,6 +23,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -135,17 +136,20 @@ class Compactor:
         self.merge_count = 0
 
     def wake(self) -> None:
-        """There may be something to do."""
+        """There may be something to do.
+
+        Raises:
+            RuntimeError: no thread can be started for it.
+        """
         if not self._fs.threads:
             self.work(merge_all=False)
             return
         with self._condition:
             self._wanted = True
             if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(
-                    target=self._run, name="walkv-compaction", daemon=True
-                )
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="walkv-compaction", daemon=True)
+                thread.start()
+                self._thread = thread
             self._condition.notify()
 
     def _run(self) -> None:
@@ -176,6 +180,8 @@ class Compactor:
             Stopped: the store is closing.
         """
         with self._work_lock:
+            if self._stopping:
+                raise Stopped
             self.attempt_count += 1
             self._abandoned = False
             try:
@@ -187,7 +193,7 @@ class Compactor:
                 self.error = self._damaged
             except Stopped:
                 raise
-            except BaseException as error:
+            except Exception as error:
                 self._note(error)
                 raise
             finally:
@@ -229,11 +235,13 @@ class Compactor:
         """Give up a merge that is running; it can be begun again."""
         self._abandoned = True
 
-    def flush_at_close(self) -> None:
-        """Flush what is frozen after ``stop``."""
+    @contextmanager
+    def stopped(self) -> Iterator[Callable[[], None]]:
+        """Stop, and let nobody work until the block ends; gives what flushes all that is frozen."""
         self.urgent = True
+        self.stop()
         with self._work_lock:
-            self._flush_all()
+            yield self._flush_all
 
     def _pause(self) -> None:
         """Between two small pieces of work: let the foreground in, see to what is urgent."""
@@ -272,7 +280,7 @@ class Compactor:
     def _flush(self, frozen: Frozen) -> None:
         bottom = not self._catalog.sources.snapshots
         memtable = frozen.memtable
-        ranges = NO_RANGES if bottom else memtable.ranges
+        ranges = NO_RANGES if bottom else memtable.ranges.flat()
         chunks = memtable.sorted_chunks(self._pause)
         reader = self._write([Run(chunks, NO_RANGES)], ranges, bottom)
         self._install(reader, lambda: self._catalog.install_flush(frozen, reader))
@@ -290,8 +298,9 @@ class Compactor:
 
     def _remove(self, path: str) -> None:
         try:
+            self._catalog.check_in_place()
             self._fs.unlink(path)
-        except OSError as error:
+        except (OSError, SyncError) as error:
             log.warning("walkv: %s could not be removed, recovery will: %s", path, error)
 
     def _due(self) -> int:
@@ -354,7 +363,7 @@ class Compactor:
                 else:
                     self._rewrite(writer, piece.chunks, bottom)
             if not writer.entry_count and not ranges:
-                writer.abandon()
+                self._abandon(writer)
                 return None
             writer.finish()
         except BaseException:
@@ -363,10 +372,8 @@ class Compactor:
         return SnapshotReader(self._fs, writer.path, store_id, number, self._cache)
 
     def _abandon(self, writer: SnapshotWriter) -> None:
-        try:
-            writer.abandon()
-        except OSError as error:
-            log.warning("walkv: %s could not be removed, recovery will: %s", writer.path, error)
+        writer.close()
+        self._remove(writer.path)
 
     def _rewrite(self, writer: SnapshotWriter, chunks: Iterator[Chunk], bottom: bool) -> None:
         for keys, pairs, plain in chunks:
@@ -385,12 +392,14 @@ class Compactor:
 
     def _copy(self, writer: SnapshotWriter, reader: SnapshotReader, part: Partition) -> None:
         pages, index = reader.raw_partition(part.number)
-        copied = []
-        for page in pages:
-            copied.append(page)
-            self._pause()
+
+        def in_slices() -> Iterator[bytes]:
+            for page in pages:
+                yield page
+                self._pause()
+
         writer.copy_partition(
-            copied,
+            in_slices(),
             index,
             first_key=part.first_key,
             last_key=part.last_key,

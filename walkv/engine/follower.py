@@ -99,12 +99,24 @@ class Follower(ReadSide):
             found = self._findings
             # Scans that are running read at their own sequence; keep what they may need.
             self._drain_released()
+            scanner = found.tail.scanner
+
+            def read_on() -> None:
+                recovery.replay(scanner, found)
+
             self._applying = True
             try:
-                recovery.replay(found.tail.scanner, found)
+                read_on()
+                if scanner.next_sequence - 1 == before[1]:
+                    # Nothing new: then see whether that is because of damage.
+                    recovery.judge(scanner, read_on)
+            except BaseException:
+                # What was taken in is not of one moment: read everything anew next time.
+                self._fingerprint = ()
+                raise
             finally:
                 self._applying = False
-            self._sequence = found.tail.scanner.next_sequence - 1
+            self._sequence = scanner.next_sequence - 1
             return self._sequence != before[1]
 
     def refuse_write(self) -> ReadOnlyError:

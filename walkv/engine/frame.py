@@ -5,7 +5,7 @@ Layout (little-endian, ``checksum`` big-endian as xxHash's canonical form):
     offset  size  field
     ------  ----  -----------------------------------------------------------------------
          0     8  checksum         xxh3-64 of bytes 8 to the end of the payload, seeded
-         8     3  mark             b"wkv": lets a scan past damage find candidates
+         8     3  mark             low 24 bits of the salt, bit 0 set: lets a scan find candidates
         11     1  kind             1 commit, 2 sync marker, 3 seal, 4 close
         12     4  payload_length   bytes; never 0
         16     4  operation_count  operations in the payload; 0 unless a commit
@@ -26,7 +26,9 @@ Invariants:
     1. A frame is whole or it is not a frame: there are no partial batches.
     2. The seed binds a frame to its segment and place, so a stale frame, a moved one, or a value
        that happens to hold a frame's bytes is not valid.
-    3. ``synced_offset`` only ever states what a completed sync covered. It is what tells damage
+    3. The mark differs from segment to segment, so that nobody who may only choose values can
+       fill a segment with candidates for a scan past damage to look at.
+    4. ``synced_offset`` only ever states what a completed sync covered. It is what tells damage
        from a torn tail: bytes before it were durable when this frame was written.
 
 Source: LevelDB's ``log_format.md`` and Pebble's synced offsets. Splitting records over fixed blocks
@@ -42,7 +44,6 @@ from xxhash import xxh3_64_digest
 
 from walkv import limits
 
-MARK: Final = b"wkv"
 COMMIT: Final = 1
 SYNC_MARKER: Final = 2
 SEAL: Final = 3
@@ -53,10 +54,9 @@ CHECKSUM_BYTES: Final = 8
 HEADER_BYTES: Final = 44
 SEED_MASK: Final = (1 << 64) - 1
 
-# The mark and the kind travel as one 32-bit number, mark in the low bytes.
+# The mark and the kind travel as one 32-bit number, the mark in the low bytes.
 _BODY: Final = struct.Struct("<IIIQQQ")
-_MARK_NUMBER: Final = int.from_bytes(MARK, "little")
-COMMIT_TAG: Final = _MARK_NUMBER | COMMIT << 24
+_MARK_BITS: Final = 0xFFFFFF
 pack_body = _BODY.pack
 
 assert CHECKSUM_BYTES + _BODY.size == HEADER_BYTES
@@ -82,6 +82,16 @@ class BadFrame(NamedTuple):
     found: object = None
 
 
+def mark(salt: int) -> int:
+    """The mark of the frames of a segment."""
+    return salt & _MARK_BITS | 1
+
+
+def tag(salt: int, kind: int) -> int:
+    """Mark and kind, as they stand in a frame."""
+    return mark(salt) | kind << 24
+
+
 def encode(
     payload: bytes,
     *,
@@ -99,7 +109,7 @@ def encode(
     """
     body = (
         _BODY.pack(
-            _MARK_NUMBER | kind << 24,
+            tag(salt, kind),
             len(payload),
             operation_count,
             first_sequence,
@@ -120,12 +130,12 @@ def decode(data: bytes | memoryview, start: int, *, salt: int, offset: int) -> F
     available = len(data) - start
     if available < HEADER_BYTES:
         return BadFrame("the file ends inside a frame header", HEADER_BYTES, available)
-    tag, length, operation_count, first_sequence, time_ns, synced_offset = _BODY.unpack_from(
+    found, length, operation_count, first_sequence, time_ns, synced_offset = _BODY.unpack_from(
         data, start + CHECKSUM_BYTES
     )
-    kind = tag >> 24
-    if tag & 0xFFFFFF != _MARK_NUMBER or kind not in KINDS:
-        return BadFrame("no frame mark", f"{_MARK_NUMBER:#08x}", f"{tag:#010x}")
+    kind = found >> 24
+    if found & _MARK_BITS != salt & _MARK_BITS | 1 or kind not in KINDS:
+        return BadFrame("no frame mark", f"{mark(salt):#08x}", f"{found:#010x}")
     if not 0 < length <= limits.MAX_PAYLOAD_BYTES:
         return BadFrame("payload length out of bounds", limits.MAX_PAYLOAD_BYTES, length)
     end = start + HEADER_BYTES + length
@@ -150,7 +160,7 @@ def decode(data: bytes | memoryview, start: int, *, salt: int, offset: int) -> F
     )
 
 
-def needed_bytes(data: bytes | memoryview, start: int) -> int:
+def needed_bytes(data: bytes | memoryview, start: int, *, salt: int) -> int:
     """How many bytes from ``start`` the frame there claims, as far as the header can be believed.
 
     Returns ``HEADER_BYTES`` where there is no plausible header. For readers that fetch a segment
@@ -158,7 +168,7 @@ def needed_bytes(data: bytes | memoryview, start: int) -> int:
     """
     if len(data) - start < HEADER_BYTES:
         return HEADER_BYTES
-    tag, length = struct.unpack_from("<II", data, start + CHECKSUM_BYTES)
-    if tag & 0xFFFFFF != _MARK_NUMBER or not 0 < length <= limits.MAX_PAYLOAD_BYTES:
+    found, length = struct.unpack_from("<II", data, start + CHECKSUM_BYTES)
+    if found & _MARK_BITS != mark(salt) or not 0 < length <= limits.MAX_PAYLOAD_BYTES:
         return HEADER_BYTES
     return HEADER_BYTES + int(length)

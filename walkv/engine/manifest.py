@@ -146,8 +146,12 @@ def decode(data: bytes, path: str) -> Manifest:
             tuple(segments),
             tuple(SnapshotSummary(*summary) for summary in snapshots),
         )
+        numbers = [generation, next_id, last_sequence, created_ns, *segments]
+        numbers += [number for summary in snapshots for number in summary]
+        if set(map(type, numbers)) != {int} or type(store_id) is not bytes:
+            raise ValueError("a field of another type")
         ordered = list(segments) == sorted(set(segments))
-        if len(store_id) != STORE_ID_BYTES or not ordered:
+        if len(store_id) != STORE_ID_BYTES or not ordered or min(numbers) < 0:
             raise ValueError("store id or segments out of bounds")
     except (ValueError, TypeError, RecursionError, msgpack.UnpackException) as error:
         raise CorruptionError(

@@ -28,7 +28,7 @@ from typing import Any, Final, NamedTuple
 from sortedcontainers import SortedList
 
 from walkv.engine.merge import Chunk
-from walkv.engine.ranges import NO_RANGES, RangeSet
+from walkv.engine.ranges import NONE_GROWN, GrowingRanges
 
 Entry = tuple[int, bytes | None, int, Any]
 """(sequence, value or None for a tombstone, expiry_ms or 0, the version before or None)."""
@@ -66,7 +66,7 @@ class Memtable:
 
     def __init__(self) -> None:
         self.table: dict[bytes, Entry] = {}
-        self.ranges: RangeSet = NO_RANGES
+        self.ranges: GrowingRanges = NONE_GROWN
         self.range_writes: list[tuple[int, bytes, bytes | None]] = []
         self.bytes_used = 0
         self.newest_view = NO_VIEW
@@ -92,7 +92,7 @@ class Memtable:
         table = self.table
         changes: dict[bytes, Entry] = {}
         ranges = self.ranges
-        range_writes = self.range_writes
+        range_writes: list[tuple[int, bytes, bytes | None]] = []
         sequence = first_sequence
         added_bytes = 0
         keep = self.newest_view != NO_VIEW
@@ -119,7 +119,7 @@ class Memtable:
                     changes[key] = (sequence, None, 0, older)
                     added_bytes += len(key) + ENTRY_OVERHEAD_BYTES
                 ranges = ranges.adding(start, stop)
-                range_writes = [*range_writes, (sequence, start, stop)]
+                range_writes.append((sequence, start, stop))
                 added_bytes += len(start) + len(stop or b"") + ENTRY_OVERHEAD_BYTES
             sequence += 1
         return Prepared(changes, ranges, range_writes, self.bytes_used + added_bytes)
@@ -261,11 +261,11 @@ class Memtable:
 
 
 class Prepared(NamedTuple):
-    """The state of a memtable after a batch: ``changes`` are to be added to the table, the rest
+    """What a batch does to a memtable: ``changes`` and ``range_writes`` are added to it, the rest
     replaces the attributes of the same names."""
 
     changes: dict[bytes, Entry]
-    ranges: RangeSet
+    ranges: GrowingRanges
     range_writes: list[tuple[int, bytes, bytes | None]]
     bytes_used: int
 
@@ -273,5 +273,5 @@ class Prepared(NamedTuple):
         """Apply to a memtable that nobody else reads yet."""
         memtable.table.update(self.changes)
         memtable.ranges = self.ranges
-        memtable.range_writes = self.range_writes
+        memtable.range_writes += self.range_writes
         memtable.bytes_used = self.bytes_used

@@ -59,7 +59,11 @@ def _open_engine(
         try:
             engine.start(create)
         except SyncError as error:
+            engine.abort()
             raise wal.failed(error.error) from error.error
+        except BaseException:
+            engine.abort()
+            raise
     except BaseException:
         lock.release()
         raise

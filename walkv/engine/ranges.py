@@ -15,8 +15,10 @@ invariant 2 makes sequences here unnecessary.
 
 from __future__ import annotations
 
+import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Final
 
 
@@ -80,12 +82,58 @@ class RangeSet:
             high += 1
         return RangeSet((*starts[:low], start, *starts[high:]), (*stops[:low], stop, *stops[high:]))
 
+    def clipped(self, start: bytes, stop: bytes | None) -> RangeSet:
+        """The intervals that reach into ``start <= key < stop``. Cost: O(log n) and those."""
+        starts, stops = self.starts, self.stops
+        low = max(bisect_right(starts, start) - 1, 0)
+        high = len(starts) if stop is None else bisect_left(starts, stop)
+        return RangeSet(starts[low:high], stops[low:high])
+
     def union(self, other: RangeSet) -> RangeSet:
-        """All intervals of both."""
-        small, large = sorted((self, other), key=len)
-        for start, stop in small:
-            large = large.adding(start, stop)
-        return large
+        """All intervals of both. Cost: O(n + m), in one sweep."""
+        if not other or not self:
+            return self or other
+        starts: list[bytes] = []
+        stops: list[bytes | None] = []
+        for start, stop in heapq.merge(self, other, key=_START):
+            last = stops[-1] if stops else b""
+            if starts and (last is None or start <= last):
+                stops[-1] = _later(last, stop)
+            else:
+                starts.append(start)
+                stops.append(stop)
+        return RangeSet(tuple(starts), tuple(stops))
+
+
+class GrowingRanges:
+    """A set of ranges that is added to again and again: a large settled part and a small new one.
+
+    Never changed, as a ``RangeSet``; adding copies the small part only, most of the time.
+    """
+
+    __slots__ = ("_large", "_small")
+
+    def __init__(self, large: RangeSet, small: RangeSet) -> None:
+        self._large = large
+        self._small = small
+
+    def __bool__(self) -> bool:
+        return bool(self._small or self._large)
+
+    def covers(self, key: bytes) -> bool:
+        """Whether a key is in one of the intervals. Cost: O(log n)."""
+        return self._small.covers(key) or self._large.covers(key)
+
+    def adding(self, start: bytes, stop: bytes | None) -> GrowingRanges:
+        """This set and one interval more. Cost: O(sqrt(n)), on average."""
+        small = self._small.adding(start, stop)
+        if len(small) ** 2 <= len(self._large) + _SMALL_RANGES:
+            return GrowingRanges(self._large, small)
+        return GrowingRanges(self._large.union(small), NO_RANGES)
+
+    def flat(self, start: bytes = b"", stop: bytes | None = None) -> RangeSet:
+        """The intervals that reach into ``start <= key < stop``, as one set."""
+        return self._large.clipped(start, stop).union(self._small.clipped(start, stop))
 
 
 def _later(one: bytes | None, other: bytes | None) -> bytes | None:
@@ -95,6 +143,9 @@ def _later(one: bytes | None, other: bytes | None) -> bytes | None:
 
 
 NO_RANGES: Final = RangeSet()
+NONE_GROWN: Final = GrowingRanges(NO_RANGES, NO_RANGES)
+_START: Final = itemgetter(0)
+_SMALL_RANGES: Final = 4096
 
 
 def prefix_stop(prefix: bytes) -> bytes | None:

@@ -137,6 +137,10 @@ class ReadSide:
 
     def current_entry(self, key: bytes) -> Entry | None:
         """The live entry of a key, or None. Right also while the commit lock is held."""
+        return self.live(self.newest_entry(key))
+
+    def newest_entry(self, key: bytes) -> Entry | None:
+        """The newest entry of a key, tombstones and what has expired included."""
         sources = self._catalog.sources
         memtable = sources.memtable
         ranges = memtable.ranges
@@ -145,7 +149,7 @@ class ReadSide:
             if ranges and ranges.covers(key):
                 return None
             entry = sources.settled_entry(key)
-        return self.live(entry)
+        return entry
 
     def live(self, entry: Entry | None) -> Entry | None:
         """The entry, unless it is a tombstone or has expired."""
@@ -208,7 +212,22 @@ class ReadSide:
         limit: int | None = None,
         keys_only: bool = False,
     ) -> Iterator[Any]:
-        """Pairs of key and value (or keys) in order. The caller says what becomes of the point."""
+        """Pairs of key and value (or keys) in order.
+
+        The scan holds the point's pin: it goes on unharmed when the point is released.
+        """
+        return self._scan(point, point.pin, start, stop, reverse, limit, keys_only)
+
+    def _scan(
+        self,
+        point: ReadPoint,
+        _pin: Pin | None,
+        start: bytes,
+        stop: bytes | None,
+        reverse: bool,
+        limit: int | None,
+        keys_only: bool,
+    ) -> Iterator[Any]:
         left = limit
         for keys, items in self.pages(point, start, stop, reverse=reverse):
             if left is not None:

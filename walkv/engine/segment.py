@@ -199,7 +199,7 @@ class Scanner:
             found = decode(data, self.offset - base, salt=salt, offset=self.offset)
             if isinstance(found, BadFrame):
                 # Perhaps it only reaches past what was read so far: read from here and look again.
-                claimed = frames.needed_bytes(data, self.offset - base)
+                claimed = frames.needed_bytes(data, self.offset - base, salt=salt)
                 if self.offset == base and claimed <= len(data):
                     self.stop = found
                     return
@@ -255,16 +255,17 @@ class Scanner:
         """
         size = self.file.size()
         overlap = frames.HEADER_BYTES
+        mark = frames.mark(self.header.salt).to_bytes(3, "little")
         base = self.offset + 1
         while base + frames.HEADER_BYTES < size:
             window = self.file.read(base, min(_READ_BYTES, size - base))
-            at = window.find(frames.MARK, frames.CHECKSUM_BYTES)
+            at = window.find(mark, frames.CHECKSUM_BYTES)
             while at >= 0:
                 start = at - frames.CHECKSUM_BYTES
                 found = self._promise_at(window, start, base + start, size)
                 if found is not None:
                     return base + start, found
-                at = window.find(frames.MARK, at + 1)
+                at = window.find(mark, at + 1)
             if len(window) <= overlap or base + len(window) >= size:
                 return None
             base += len(window) - overlap
@@ -272,7 +273,7 @@ class Scanner:
 
     def _promise_at(self, window: bytes, start: int, offset: int, size: int) -> Frame | None:
         header = window[start : start + frames.HEADER_BYTES]
-        claimed = frames.needed_bytes(header, 0)
+        claimed = frames.needed_bytes(header, 0, salt=self.header.salt)
         if len(header) < frames.HEADER_BYTES or claimed <= frames.HEADER_BYTES:
             return None
         synced_offset = int.from_bytes(header[36:44], "little")

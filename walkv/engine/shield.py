@@ -52,7 +52,7 @@ def shielded(function: Callable[[], T], on_interrupt: Callable[[], None] | None 
             if on_interrupt is not None:
                 on_interrupt()
     if interruption is not None:
-        raise interruption
+        raise interruption from (errors[0] if errors else None)
     if errors:
         raise errors[0]
     return results[0]

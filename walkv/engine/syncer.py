@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from walkv.engine.vfs import FileSystem
@@ -35,10 +36,12 @@ class Syncer:
         log: Log,
         fs: FileSystem,
         mark_idle: Callable[[], None],
+        on_failure: Callable[[BaseException], None],
     ) -> None:
         self._log = log
         self._fs = fs
         self._mark_idle = mark_idle
+        self._on_failure = on_failure
         self._condition = threading.Condition()
         self._stopping = False
         self._deadline = 0.0
@@ -58,20 +61,24 @@ class Syncer:
             deadline = self._fs.monotonic() + interval_seconds
             self._deadline = min(self._deadline, deadline) if self._deadline else deadline
             self._start()
+            if self._fs.threads and not self.running:
+                # No thread to keep the deadline; the next commit tries again.
+                self._deadline, self.armed_seconds = 0.0, _NEVER
             self._condition.notify()
 
     def allow_quiet(self, position: int) -> None:
         """Commits that end up to ``position`` may skip the syncer, if a deadline is set."""
         with self._condition:
-            if self.armed_seconds < _NEVER:
+            if self.armed_seconds < _NEVER and self.running:
                 self.quiet_position = position
 
-    def request(self) -> None:
-        """Sync as soon as possible, then call the listeners."""
+    def request(self) -> bool:
+        """Sync soon, then call the listeners; False if there is no thread to do it."""
         with self._condition:
-            self.requested = True
             self._start()
+            self.requested = self.running
             self._condition.notify()
+            return self.running
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after every sync done here, failed or not, and at the close."""
@@ -83,8 +90,16 @@ class Syncer:
 
     def _start(self) -> None:
         if self._thread is None and self._fs.threads and not self._stopping:
-            self._thread = threading.Thread(target=self._run, name="walkv-sync", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="walkv-sync", daemon=True)
+            # No thread may be had: the process is at its limit, or ending. Then commits ``poll``.
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a thread; without one commits have to ``poll``."""
+        return self._thread is not None
 
     def _run(self) -> None:
         while True:
@@ -110,10 +125,12 @@ class Syncer:
             except (StoreFailedError, OSError):
                 # The log has told the engine; whoever waits learns it from there.
                 pass
+            except Exception as error:  # noqa: BLE001  # nobody else would ever learn of it
+                self._on_failure(error)
             self.tell()
 
     def poll(self) -> None:
-        """Where there are no threads: sync now if the deadline has passed. Commits call it."""
+        """Without a thread: sync now if the deadline has passed. Commits call it."""
         if self._deadline and self._fs.monotonic() >= self._deadline:
             self._deadline = 0.0
             self.armed_seconds = _NEVER

@@ -28,6 +28,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol
 
 
@@ -262,7 +263,7 @@ class OsLock:
         self._descriptor = descriptor
 
     def valid(self) -> bool:
-        return _same_file(self._descriptor, self._path)
+        return self._descriptor >= 0 and _same_file(self._descriptor, self._path)
 
     def release(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -334,9 +335,11 @@ class OsFileSystem:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if _same_file(descriptor, path):
-                    holder = {"pid": os.getpid(), "host": socket.gethostname()}
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+                    # Who holds it is a courtesy, and a full disk no reason to refuse the store.
+                    with suppress(OSError):
+                        holder = {"pid": os.getpid(), "host": socket.gethostname()}
+                        os.ftruncate(descriptor, 0)
+                        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
                     return OsLock(path, descriptor)
             except BlockingIOError:
                 holder = _read_holder(descriptor)

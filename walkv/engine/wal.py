@@ -31,9 +31,9 @@ from xxhash import xxh3_64_digest
 
 from walkv import limits
 from walkv.engine import frame, segment
-from walkv.engine.frame import COMMIT_TAG, SEED_MASK, pack_body
+from walkv.engine.frame import SEED_MASK, pack_body
 from walkv.engine.segment import SegmentHeader
-from walkv.engine.vfs import File, FileSystem, SyncError, ensure_synced
+from walkv.engine.vfs import File, FileSystem
 from walkv.errors import StoreFailedError
 
 
@@ -125,6 +125,8 @@ class Log:
         self._gathering: threading.Lock | None = None
         self._failure: BaseException | None = None
         self._closed = False
+        self._told = False
+        self._created: Tail | None = None
         self._wall_time_ns = fs.wall_time_ns
         self.sync_count = 0
         self.position = 0
@@ -134,6 +136,7 @@ class Log:
     def _enter(self, tail: Tail) -> None:
         self._base = self.position - tail.offset
         self._salt = tail.header.salt
+        self._commit_tag = frame.tag(self._salt, frame.COMMIT)
         self._write_file = tail.file.write
         self._ahead_end = 0
         self._write_ahead = False
@@ -163,7 +166,7 @@ class Log:
         offset = position - self._base
         body = (
             pack_body(
-                COMMIT_TAG,
+                self._commit_tag,
                 len(payload),
                 operation_count,
                 first_sequence,
@@ -208,6 +211,7 @@ class Log:
     def _poison(self, error: BaseException) -> None:
         self._failure = error
         self._on_failure(error)
+        self._told = True
 
     def wait(self, position: int) -> None:
         """Return once everything before ``position`` is durable.
@@ -250,13 +254,21 @@ class Log:
 
     def _sync_tail(self) -> None:
         if self._failure is not None:
+            if not self._told:
+                self._poison(self._failure)
             raise failed(self._failure) from self._failure
         target = self.position
         try:
-            ensure_synced(self._tail.file.sync_data)
-        except SyncError as error:
-            self._poison(error.error)
-            raise failed(error.error) from error.error
+            self._tail.file.sync_data()
+        except OSError as error:
+            # Noted before anything is called: Ctrl-C must not make a failed sync forgotten.
+            self._failure = error
+            self._poison(error)
+            raise failed(error) from error
+        except BaseException as error:
+            if isinstance(error.__context__, OSError):
+                self._poison(error.__context__)
+            raise
         self._write_ahead = 0 < target - self.durable <= _SMALL_GROUP_BYTES
         self.durable = target
         self.sync_count += 1
@@ -339,11 +351,18 @@ class Log:
     def create_next(self, first_sequence: int) -> Tail:
         """The segment after the sealed tail, durable and empty, not yet in use.
 
+        Called again after an attempt that went no further, it gives the same one: a manifest may
+        already name it.
+
         Raises:
             OSError: it could not be made; nothing is left of it.
             SyncError: it could not be made durable.
         """
-        return create_segment(self._fs, self._directory, self._store_id, first_sequence)
+        if self._created is None or self._created.header.first_sequence != first_sequence:
+            self._created = create_segment(
+                self._fs, self._directory, self._store_id, first_sequence
+            )
+        return self._created
 
     def enter(self, tail: Tail) -> None:
         """Go on in a segment made by ``create_next``. The caller holds the commit lock."""
@@ -352,6 +371,7 @@ class Log:
             # A segment begins behind its header, so the position moves by that much.
             self.position += tail.offset
             self._enter(tail)
+        self._created = None
         old.close()
 
     def close(self, next_sequence: int) -> None:

@@ -162,6 +162,8 @@ def encode_data(keys: list[bytes], items: list[Any], sequences: list[int]) -> by
 def decode_data(payload: bytes, plain: bool) -> Block:
     """Raises ``ValueError`` where the payload is not a data block."""
     keys, items, sequences = _unpack(payload, 3)
+    if type(sequences) is not bytes or type(keys) is not list:
+        raise ValueError("a column of another type")
     count = len(keys)
     if count == 0 or len(items) != count or len(sequences) != 9 + count * sequences[8]:
         raise ValueError("keys, items and sequences do not match")
@@ -185,6 +187,8 @@ def decode_index(payload: bytes) -> Index:
     if len(starts) != len(first_keys) + 1 or set(map(type, first_keys)) != _BYTES:
         raise ValueError("first keys and starts do not match")
     _check_ascending(starts)
+    if len(set(starts)) != len(starts):
+        raise ValueError("an empty block")
     _check_filter(filter_bytes)
     return Index(first_keys, starts, filter_bytes, len(payload))
 

@@ -63,26 +63,40 @@ class BlockCache:
             return
         with self._lock:
             self.misses += 1
-            if token in self.pages:
-                return
-            pages = self.pages
-            while self.used_bytes + cost > self.budget_bytes:
-                old_token, old = pages.popitem(last=False)
-                if old.hot:
-                    self._cool(old_token, old)
-                    pages[old_token] = old
-                else:
-                    self.used_bytes -= old.cost_bytes
-                    self.evictions += 1
-            pages[token] = page
-            self.used_bytes += cost
+            try:
+                self._put(token, page, cost)
+            except BaseException:
+                # Ctrl-C in the middle: nobody knows what was counted. The cache begins anew.
+                self._clear()
+                raise
+
+    def _put(self, token: int, page: Block | Index, cost: int) -> None:
+        pages = self.pages
+        if token in pages:
+            return
+        while self.used_bytes + cost > self.budget_bytes:
+            old_token, old = pages.popitem(last=False)
+            if old.hot:
+                self._cool(old_token, old)
+                pages[old_token] = old
+            else:
+                self.used_bytes -= old.cost_bytes
+                self.evictions += 1
+        pages[token] = page
+        self.used_bytes += cost
+
+    def _clear(self) -> None:
+        self.pages.clear()
+        self.used_bytes = 0
+        for entries in self._entries.values():
+            entries.clear()
 
     def promote(self, token: int, block: Block, entries: dict[bytes, Any]) -> None:
         """Make a cached block hot; ``entries`` are its reader's."""
         with self._lock:
             if not block.hot and self.pages.get(token) is block:
-                block.hot = True
                 self._entries[token >> READER_SHIFT] = entries
+                block.hot = True
                 entries.update(zip(block.keys, block.items, strict=True))
 
     def _cool(self, token: int, page: Block | Index) -> None:
@@ -105,9 +119,13 @@ class BlockCache:
     def forget(self, reader: int) -> None:
         """Drop the pages of a snapshot that is no longer part of the store."""
         with self._lock:
-            for token in [t for t in self.pages if t >> READER_SHIFT == reader]:
-                page = self.pages.pop(token)
-                self.used_bytes -= page.cost_bytes
-                if page.hot:
-                    self._cool(token, page)
-            self._entries.pop(reader, None)
+            try:
+                for token in [t for t in self.pages if t >> READER_SHIFT == reader]:
+                    page = self.pages.pop(token)
+                    self.used_bytes -= page.cost_bytes
+                    if page.hot:
+                        self._cool(token, page)
+                self._entries.pop(reader, None)
+            except BaseException:
+                self._clear()
+                raise

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from itertools import islice, pairwise
+from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
 from walkv import limits
@@ -31,7 +31,8 @@ T = TypeVar("T")
 _AHEAD_BYTES: Final = 64 * limits.KIB
 """How much a scan reads at once."""
 
-_MERGE_BLOCKS: Final = 4
+_MERGE_BYTES: Final = 64 * limits.KIB
+"""Decoded blocks that make one chunk of a merge."""
 
 
 class _Answer:
@@ -118,8 +119,21 @@ class SnapshotReader:
                 layout.ROOT, self._footer.root_offset, self._footer.root_length
             )
             root = self._decode(blocks.decode_root, payload, self._footer.root_offset)
+            self._check_bounds(root)
             self._loaded_root = root
         return root
+
+    def _check_bounds(self, root: Root) -> None:
+        """Hold what the root says of lengths against the file, before anything is read by it."""
+        end = layout.HEADER_BYTES
+        columns = zip(root.offsets, root.data_lengths, root.index_lengths, strict=True)
+        for offset, data_length, index_length in columns:
+            if offset < end or min(data_length, index_length) <= 0:
+                end = self._footer.root_offset + 1
+                break
+            end = offset + data_length + index_length
+        if end > self._footer.root_offset:
+            raise self._undecodable(ValueError("partitions outside the file"), end)
 
     @property
     def ranges(self) -> RangeSet:
@@ -144,6 +158,8 @@ class SnapshotReader:
             return page
         payload, _ = self._read_page(layout.INDEX, offset, root.index_lengths[number])
         index = self._decode(blocks.decode_index, payload, offset)
+        if index.starts[0] != 0 or index.starts[-1] != root.data_lengths[number]:
+            raise self._undecodable(ValueError("blocks outside the partition"), offset)
         self._cache.add(self._token_base + offset, index)
         return index
 
@@ -304,13 +320,19 @@ class SnapshotReader:
         """
         last = len(self._index(self._root, number).first_keys) - 1
         found = self._blocks(number, 0, last, reverse=False, keep=False)
-        while some := list(islice(found, _MERGE_BLOCKS)):
-            keys: list[bytes] = []
-            pairs: list[tuple[Item, int]] = []
-            for block in some:
-                keys += block.keys
-                pairs += zip(block.items, block.sequences(), strict=True)
-            yield Chunk(keys, pairs, all(block.plain for block in some))
+        keys: list[bytes] = []
+        pairs: list[tuple[Item, int]] = []
+        plain, taken_bytes = True, 0
+        for block in found:
+            keys += block.keys
+            pairs += zip(block.items, block.sequences(), strict=True)
+            plain = plain and block.plain
+            taken_bytes += block.cost_bytes
+            if taken_bytes >= _MERGE_BYTES:
+                yield Chunk(keys, pairs, plain)
+                keys, pairs, plain, taken_bytes = [], [], True, 0
+        if keys:
+            yield Chunk(keys, pairs, plain)
 
     def raw_partition(self, number: int) -> tuple[Iterator[bytes], bytes]:
         """Data pages and index page of a partition, verified, without their checksums."""

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -122,7 +123,8 @@ class SnapshotWriter:
         self._last_key = keys[-1]
         self._starts.append(self._offset - self._partition_offset)
         self._hashes += map(blocks.hash_key, keys)
-        if len(self._first_keys) >= limits.PARTITION_BLOCKS:
+        full = self._starts[-1] >= limits.PARTITION_BYTES
+        if full or len(self._first_keys) >= limits.PARTITION_BLOCKS:
             self._end_partition()
 
     def _end_partition(self) -> None:
@@ -142,7 +144,7 @@ class SnapshotWriter:
 
     def copy_partition(
         self,
-        pages: list[bytes],
+        pages: Iterable[bytes],
         index_page: bytes,
         *,
         first_key: bytes,
@@ -232,10 +234,9 @@ class SnapshotWriter:
             self._last_sequence,
         )
 
-    def abandon(self) -> None:
-        """Close and remove the unfinished file."""
+    def close(self) -> None:
+        """Leave the file unfinished."""
         self._file.close()
-        self._fs.unlink(self.path)
 
 
 def _is_plain(items: list[Any]) -> bool:

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, Self, TypeVar, overload
 
 from walkv import limits
 from walkv.engine import wal
-from walkv.engine.core import Check, Engine
+from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.inspect import Progress, Stats, VerifyReport
 from walkv.engine.opening import start_engine
@@ -38,6 +38,7 @@ from walkv.engine.store.common import (
 from walkv.engine.store.sync import Store, backoff_seconds, version_check
 from walkv.engine.vfs import FileSystem
 from walkv.engine.wal import SyncPolicy, Wal, WriteBack, check_policy
+from walkv.engine.writes import Check
 from walkv.errors import ClosedError, ConflictError, StoreFailedError
 
 T = TypeVar("T")
@@ -103,6 +104,7 @@ class AsyncStore:
         self._waiters: list[tuple[int, asyncio.Future[None]]] = []
         self._asked = False
         self._closed = False
+        self._closing: asyncio.Future[None] | None = None
         if isinstance(engine, Engine):
             engine.syncer.listen(self._on_sync)
 
@@ -293,7 +295,9 @@ class AsyncStore:
     ) -> int:
         engine = self._writer()
         # A check may read files and a large batch takes its time: not in the loop's thread.
+        # A range may cover many keys of the memtable.
         small = check is None and len(operations) <= 2 * _INLINE_OPERATIONS
+        small = small and all(type(subject) is bytes for subject in operations[::2])
         if small and sum(map(_size, operations)) <= _INLINE_BYTES:
             done = engine.without_waiting(engine.append, operations)
             if done is not None:
@@ -311,20 +315,21 @@ class AsyncStore:
             engine.settle_back(position, policy)
         else:
             await self._durable(position)
+            engine.arm_mark()
 
     async def _durable(self, position: int) -> None:
         """Wait for a sync that covers a position."""
         engine = self._writer()
         if engine.write_log.durable >= position:
             return
-        if not engine.fs.threads:
-            engine.write_log.wait(position)
-            return
         waiter = self._loop.create_future()
         self._waiters.append((position, waiter))
         if not self._asked:
-            self._asked = True
-            engine.syncer.request()
+            self._asked = engine.syncer.request()
+            if not self._asked:
+                # No thread to be had: then here, as a store without asyncio would.
+                engine.write_log.wait(position)
+                self._wake()
         await waiter
 
     def _on_sync(self) -> None:
@@ -411,8 +416,12 @@ class AsyncStore:
 
     async def close(self) -> None:
         """Sync, settle and close; see ``Store.close``."""
-        if self._closed:
-            return
+        if self._closing is None:
+            self._closing = asyncio.ensure_future(self._close())
+        # Shielded: whoever gives up waiting does not stop it half way.
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         engine = self._engine
         try:
             await self._in_thread(engine.close)

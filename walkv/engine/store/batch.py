@@ -86,6 +86,9 @@ class Operations:
                 "delete_range(prefix=b'')"
             )
         low, high = key_range(prefix, start, stop)
+        for bound in (low, high or b""):
+            if len(bound) > limits.MAX_KEY_BYTES:
+                raise bad_key(bound)
         if high is None or low < high:
             self._add([low, high], None, len(low) + len(high or b""))
 

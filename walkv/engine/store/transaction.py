@@ -5,7 +5,8 @@ them has changed since. Nothing is locked while it runs.
 
 Invariants:
     1. What was read under the view is, at the commit, still what a read would give: same keys, same
-       versions. So the transaction could have run in one instant, at its commit.
+       versions. So the transaction could have run in one instant, at its commit. The passing of an
+       expiry does not count as a change.
     2. The check and the commit happen under one lock.
 
 Source: backward validation (Kung and Robinson, 1981). Locks were rejected: an agent's transaction
@@ -21,8 +22,9 @@ from typing import Any, Literal, Self, overload
 
 from walkv.engine.catalog import ReadPoint
 from walkv.engine.core import Engine
-from walkv.engine.memtable import Memtable
+from walkv.engine.memtable import Entry, Memtable
 from walkv.engine.merge import Chunk, Run, merge
+from walkv.engine.ranges import NO_RANGES
 from walkv.engine.reads import ReadSide
 from walkv.engine.store.batch import Operations
 from walkv.engine.store.common import (
@@ -45,14 +47,15 @@ class _Overlay(ReadPoint):
     __slots__ = ("_base", "_own")
 
     def __init__(self, base: ReadPoint, own: Memtable) -> None:
-        super().__init__(base.sources, base.ranges, base.sequence, None)
+        super().__init__(base.sources, base.ranges, base.sequence, base.pin)
         self._base = base
         self._own = own
 
     def chunks(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Chunk]:
         own = self._own.chunks(start, stop, sequence=_ALWAYS, reverse=reverse)
         base = self._base.chunks(start, stop, reverse=reverse)
-        return merge([Run(own, self._own.ranges), Run(base, self._own.ranges)], reverse=reverse)
+        hidden = self._own.ranges.flat(start, stop)
+        return merge([Run(own, hidden), Run(base, NO_RANGES)], reverse=reverse)
 
 
 class _Walked:
@@ -115,10 +118,10 @@ class Transaction(Operations):
             return (None, None) if live is None else (live[1], 0)
         if self._own.ranges and self._own.ranges.covers(key):
             return None, None
-        entry = self._engine.live(self._point.entry(key))
-        version = None if entry is None else entry[0]
-        self._read_versions.setdefault(key, version)
-        return (None, None) if entry is None else (entry[1], version)
+        entry = self._point.entry(key)
+        self._read_versions.setdefault(key, _version(entry))
+        entry = self._engine.live(entry)
+        return (None, None) if entry is None else (entry[1], entry[0])
 
     def __getitem__(self, key: Buffer) -> bytes:
         value = self.get(key)
@@ -249,8 +252,7 @@ class Transaction(Operations):
         if engine.sequence == point.sequence:
             return
         for key, version in self._read_versions.items():
-            entry = engine.current_entry(key)
-            check_expected(key, version, None if entry is None else entry[0])
+            check_expected(key, version, _version(engine.newest_entry(key)))
         for walked in self._walks:
             start, stop = walked.stretch()
             changed = self._changed_key(start, stop)
@@ -297,6 +299,11 @@ class Transaction(Operations):
             self.discard()
         elif not self._done:
             self.commit()
+
+
+def _version(entry: Entry | None) -> int | None:
+    """What must not change: writes do, and the mere passing of an expiry does not."""
+    return None if entry is None or entry[1] is None else entry[0]
 
 
 def _versions(

@@ -1,0 +1,341 @@
+"""The write side of an engine: commits, and the rotation that makes room for them.
+
+The life of a commit:
+
+    1. under the commit lock: sequence numbers, one frame handed to the OS, then published: the
+       log's position, the sequence and the memtable move together. Now it is visible, and it
+       survives ``kill -9``.
+    2. outside the lock: wait as the sync policy asks. Now it is acknowledged.
+
+Invariants:
+    1. Publishing is a row of plain assignments without a call, so that no signal handler (Ctrl-C)
+       can come between them; before it, a commit can be undone, after it, it has happened.
+    2. The memtable never shows what the log does not hold.
+
+Source: the split of "visible" and "durable" is every group-committing log's; see
+``docs/durability.md`` for what follows for readers.
+"""
+
+from __future__ import annotations
+
+import errno
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final
+
+from walkv import limits
+from walkv.engine import batch, wal
+from walkv.engine.compaction import Compactor
+from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, NO_VIEW, Memtable
+from walkv.engine.reads import ReadSide
+from walkv.engine.shield import shielded
+from walkv.engine.syncer import IDLE_SECONDS, Syncer
+from walkv.engine.vfs import SyncError
+from walkv.engine.wal import Log, SyncPolicy, WriteBack, WriteThrough
+from walkv.errors import WalkvError
+
+_STALL_SECONDS: Final = 0.1
+
+Check = Callable[[], None]
+"""Called under the commit lock before a commit is written; raises to refuse it."""
+
+
+class WriteSide(ReadSide):
+    """See the module. What it is made of is set up by ``core.Engine``.
+
+    Attributes:
+        policy: the store's sync policy.
+        memtable_bytes: budget of the memtables.
+        syncer, compactor: the threads of the engine.
+    """
+
+    policy: SyncPolicy
+    memtable_bytes: int
+    syncer: Syncer
+    compactor: Compactor
+    _log: Log
+    _memtable: Memtable
+    _pack: Callable[[Any], bytes]
+    _room: threading.Condition
+    _room_at: int
+
+    def _fail(self, error: BaseException) -> None:
+        """Stop for good: what comes next may not be written over lost data."""
+        raise NotImplementedError
+
+    # Hot: one put, the commonest commit.
+    def append_one(self, key: bytes, value: bytes) -> tuple[int, int]:
+        """As ``append`` for one put; the commit lock is held."""
+        if self._stop is not None:
+            raise self._stop()
+        memtable = self._memtable
+        if memtable.bytes_used >= self._room_at:
+            memtable = self._make_room()
+        older = None
+        if memtable.newest_view != NO_VIEW:
+            self._drain_released()
+            older = memtable.kept_version(memtable.table.get(key))
+        sequence = self._sequence + 1
+        added_bytes = len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+        write_ahead_log = self._log
+        try:
+            end = write_ahead_log.write(self._pack((key, value)), 1, sequence)
+        except BaseException as error:
+            self._undo(error)
+            raise
+        # Published: no call below, see invariant 1.
+        try:
+            write_ahead_log.position = end
+            self._sequence = sequence
+            memtable.table[key] = (sequence, value, 0, older)
+            memtable.bytes_used += added_bytes
+        except MemoryError as error:
+            self._fail(error)
+            raise
+        return end, sequence
+
+    def append(self, operations: list[Any], check: Check | None = None) -> tuple[int, int]:
+        """Commit a batch; the commit lock is held.
+
+        Args:
+            operations: subjects and items in turn, as in ``batch``; not empty, within limits.
+        Returns:
+            Its position in the log, and the sequence of its last operation.
+        """
+        self.check()
+        memtable = self._memtable
+        if memtable.bytes_used >= self._room_at:
+            memtable = self._make_room()
+        if check is not None:
+            check()
+        self._drain_released()
+        first_sequence = self._sequence + 1
+        prepared = memtable.prepare(operations, first_sequence)
+        count = len(operations) // 2
+        changes, update = prepared.changes, memtable.table.update
+        last_sequence = self._sequence + count
+        try:
+            end = self._log.write(batch.encode(operations), count, first_sequence)
+        except BaseException as error:
+            self._undo(error)
+            raise
+        # Published, as above. The one call is of C code, which no signal handler interrupts;
+        # readers wait it out, and look at the ranges before they look at the table.
+        self._log.position = end
+        self._sequence = last_sequence
+        self._applying = True
+        try:
+            update(changes)
+        except MemoryError as error:
+            self._fail(error)
+            raise
+        finally:
+            memtable.ranges = prepared.ranges
+            memtable.range_writes += prepared.range_writes
+            memtable.bytes_used = prepared.bytes_used
+            self._applying = False
+        return end, last_sequence
+
+    def commit(
+        self, operations: list[Any], policy: SyncPolicy | None, check: Check | None = None
+    ) -> int:
+        """Commit a batch and wait as the policy asks; returns its last sequence."""
+        with self.commit_lock:
+            end, sequence = self.append(operations, check)
+        self.settle(end, policy)
+        return sequence
+
+    def without_waiting(
+        self, append: Callable[..., tuple[int, int]], *arguments: Any
+    ) -> tuple[int, int] | None:
+        """Call ``append_one`` or ``append`` if that can be done without waiting; else None."""
+        if not self.commit_lock.acquire(blocking=False):
+            return None
+        try:
+            if self._memtable.bytes_used >= self._room_at and self._stop is None:
+                return None
+            return append(*arguments)
+        finally:
+            self.commit_lock.release()
+
+    # Hot.
+    def settle(self, position: int, policy: SyncPolicy | None) -> None:
+        """Wait until a commit that ends at ``position`` is acknowledged under a policy.
+
+        Raises:
+            StoreFailedError: the sync failed; the commit is visible and may not be durable.
+        """
+        if policy is None:
+            policy = self.policy
+        kind = type(policy)
+        if kind is WriteBack:
+            self.settle_back(position, policy)  # type: ignore[arg-type]  # told by its type
+            return
+        if kind is WriteThrough:
+            self._log.sync()
+        else:
+            self._log.wait(position)
+        self.arm_mark()
+
+    def arm_mark(self) -> None:
+        """See to it that a sync marker follows a durable commit, once the log rests."""
+        if self.syncer.armed_seconds > IDLE_SECONDS:
+            self.syncer.arm(IDLE_SECONDS)
+
+    def settle_back(self, position: int, policy: WriteBack) -> None:
+        unsynced_bytes = position - self._log.durable
+        syncer = self.syncer
+        if unsynced_bytes * 2 > policy.max_unsynced_bytes:
+            if unsynced_bytes > policy.max_unsynced_bytes:
+                self._log.wait(position - policy.max_unsynced_bytes)
+            elif not syncer.requested:
+                syncer.request()
+        if syncer.armed_seconds > policy.interval_seconds:
+            syncer.arm(policy.interval_seconds)
+        if not syncer.running:
+            if self._fs.threads:
+                self._log.wait(position)  # nobody else would sync it in time
+            else:
+                syncer.poll()
+        elif policy == self.policy:
+            syncer.allow_quiet(self._log.durable + policy.max_unsynced_bytes // 2)
+
+    @property
+    def write_log(self) -> Log:
+        return self._log
+
+    def _undo(self, error: BaseException) -> None:
+        """Take back a frame that was not written whole.
+
+        Raises:
+            OSError: in place of an ``OSError``, and saying more.
+            StoreFailedError: it could not be taken back.
+        """
+        self._log.undo()
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: this commit was not written, everything before it is kept, and "
+                "the store goes on; free some space or see to the disk, and try again",
+                self.path,
+            ) from error
+
+    # -- rotation --------------------------------------------------------------------------------
+
+    def _rotate(self) -> None:
+        """Seal the tail and go on in a new segment. The commit lock is held.
+
+        Raises:
+            OSError: it could not be done; the store is as before, except that the tail may be
+                sealed, and the next attempt goes on from there.
+        """
+        next_sequence = self._sequence + 1
+        if next_sequence == self._log.first_sequence:
+            next_sequence += 1
+        try:
+            self._catalog.check_in_place()
+            self._log.seal(next_sequence)
+            tail = self._log.create_next(next_sequence)
+            self._catalog.add_segment(next_sequence)
+            self._log.enter(tail)
+            self._sequence = next_sequence - 1
+        except SyncError as error:
+            self._fail(error.error)
+            raise wal.failed(error.error) from error.error
+        finally:
+            self._set_room()
+
+    def _freeze(self) -> None:
+        self._drain_released()
+        self._rotate()
+        self._memtable = self._catalog.freeze(self._sequence + 1)
+        self._set_room()
+
+    def _set_room(self) -> None:
+        # With nothing frozen, half of the budget fills before the next freeze; while a flush runs
+        # writers may go on until both together have used it up.
+        frozen = self._catalog.sources.frozen
+        if self._log.sealed:
+            # A rotation failed half way: no commit before it has been completed.
+            self._room_at = 0
+        elif frozen:
+            used = sum(f.memtable.bytes_used for f in frozen)
+            self._room_at = max(self.memtable_bytes - used, 0)
+        else:
+            self._room_at = self.memtable_bytes // 2
+
+    def _make_room(self) -> Memtable:
+        """Freeze the memtable, waiting for the flush before if there must be. Holds the lock.
+
+        Raises:
+            OSError: the flush that would make room fails (a full disk, most likely).
+        """
+        compactor = self.compactor
+        attempt = compactor.attempt_count
+        while self._catalog.sources.frozen or self._crowded():
+            compactor.urgent = True
+            if self._fs.threads:
+                self._wake_compactor()
+                self._room.wait(_STALL_SECONDS)
+            else:
+                self._flush_inline()
+            self.check()
+            if compactor.failed_attempt > attempt and compactor.error is not None:
+                self._refuse_for(compactor.error)
+            if self._memtable.bytes_used < self._room_at:
+                return self._memtable
+        compactor.urgent = False
+        if self._memtable.bytes_used >= self._room_at:
+            try:
+                shielded(self._freeze)
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"{error.strerror}: a new log segment could not be begun; this commit was not "
+                    "written, everything before it is kept; free some space",
+                    self.path,
+                ) from error
+            self._start_flush()
+        return self._memtable
+
+    def _start_flush(self) -> None:
+        if self._fs.threads:
+            # Without a thread the next one who needs room tries again.
+            with suppress(RuntimeError):
+                self.compactor.wake()
+        else:
+            self._flush_inline()
+            self.check()
+
+    def _wake_compactor(self) -> None:
+        try:
+            self.compactor.wake()
+        except RuntimeError as error:
+            raise OSError(
+                errno.EAGAIN,
+                f"the store's memory is full and {error} to write it out; this commit was not "
+                "written, everything before it is kept; try again when threads can be had",
+                self.path,
+            ) from error
+
+    def _refuse_for(self, error: BaseException) -> None:
+        """Refuse a commit because the flush that would make room for it has failed."""
+        if isinstance(error, OSError):
+            raise OSError(
+                error.errno,
+                f"{error.strerror}: the store's memory is full and cannot be written out; this "
+                "commit was not written, everything before it is kept; free some space",
+                self.path,
+            ) from error
+        raise error
+
+    def _flush_inline(self) -> None:
+        # The commit that happened to trigger the flush is not its owner: the compactor keeps the
+        # error, and whoever runs out of room gets it.
+        with suppress(OSError, SyncError, WalkvError):
+            self.compactor.wake()
+
+    def _crowded(self) -> bool:
+        many = len(self._catalog.sources.snapshots) >= limits.MAX_SNAPSHOTS
+        return many and self.compactor.error is None
