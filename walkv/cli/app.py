@@ -108,6 +108,7 @@ def _discard_output() -> None:
 
 
 @click.group(
+    "walkv",
     cls=_Commands,
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

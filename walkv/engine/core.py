@@ -106,13 +106,19 @@ class Engine(WriteSide):
             lambda: self._sequence,
         )
         with self.commit_lock:
-            if len(known.segments) > _MANY_SEGMENTS:
+            crowded = len(known.segments) > _MANY_SEGMENTS
+            if crowded:
                 self._freeze()
-                self._start_flush()
             elif not report.clean:
                 self._rotate()
             if self._memtable.bytes_used >= self._room_at:
                 self._make_room()
+        if crowded:
+            # Before anything is served: who is killed at once would never get to it.
+            self.compactor.urgent = True
+            self._flush_inline()
+            self.check()
+            self.compactor.urgent = False
         self.report = replace(report, elapsed_seconds=fs.monotonic() - began)
         if not report.clean or report.removed_files:
             log.info("walkv: %s: %s", directory, self.report)

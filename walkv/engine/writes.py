@@ -334,7 +334,7 @@ class WriteSide(ReadSide):
         # The commit that happened to trigger the flush is not its owner: the compactor keeps the
         # error, and whoever runs out of room gets it.
         with suppress(OSError, SyncError, WalkvError):
-            self.compactor.wake()
+            self.compactor.work(merge_all=False)
 
     def _crowded(self) -> bool:
         many = len(self._catalog.sources.snapshots) >= limits.MAX_SNAPSHOTS

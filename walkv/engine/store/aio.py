@@ -418,8 +418,10 @@ class AsyncStore:
         """Sync, settle and close; see ``Store.close``."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
-        # Shielded: whoever gives up waiting does not stop it half way.
-        await asyncio.shield(self._closing)
+            # Shielded: whoever gives up waiting does not stop it half way.
+            await asyncio.shield(self._closing)
+        else:
+            await asyncio.wait([self._closing])
 
     async def _close(self) -> None:
         engine = self._engine
