@@ -41,6 +41,13 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def no_syncs(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Durability is for the engine's tests; here syncs in this process only wait for a busy disk.
+    for name in ("fsync", "fdatasync"):
+        monkeypatch.setattr(os, name, lambda descriptor: None)
+
+
 @pytest.fixture
 def run() -> Run:
     """Run the command in this process."""

@@ -223,6 +223,7 @@ class TestDemo:
         assert "acknowledged commits was lost." in result.stdout
         hints = [line.split() for line in lines if line.startswith("  walkv ")]
         assert len(hints) == 3
+        assert "rm -r" not in result.stdout
         for _, *words in hints:
             assert run(*words).stdout
         assert "walkv: wal: compacting, and checking again\n" in result.stderr

@@ -193,6 +193,7 @@ class CrashFileSystem:
     def after_kill(self) -> CrashFileSystem:
         """The machine after ``kill -9`` of the process: nothing is lost, nothing is synced."""
         twin = CrashFileSystem(seed=len(self.snapshot().files))
+        twin._random.setstate(self._random.getstate())
         twin.clock.wall_ns = self.clock.wall_ns
         twin._numbers = itertools.count(next(self._numbers))
         copies: dict[int, _File | _Directory] = {}

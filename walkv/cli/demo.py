@@ -98,6 +98,7 @@ def demo(
         output.emit_json(_fields(listing, place, seed, outcomes))
     else:
         _print_tables(outcomes)
+        _print_hints(outcomes[-1].store, place if directory is None else None)
     if not all(outcome.ok for outcome in outcomes):
         ctx.exit(1)
 
@@ -157,6 +158,9 @@ def _print_outcome(outcome: Outcome) -> None:
         )
     if outcome.recovery is not None:
         lines.append(f"opened again: {outcome.recovery}")
+        settled = outcome.acknowledged + outcome.tally.unacknowledged - outcome.recovery.frame_count
+        if settled > 0:
+            lines.append(f"the other {settled:,} commits were in snapshots already")
     if outcome.tally.unacknowledged == 1:
         lines.append("one commit more is there: its acknowledgement did not get out any more")
     if outcome.tally.changed:
@@ -202,15 +206,16 @@ def _print_tables(outcomes: list[Outcome]) -> None:
         click.secho(f"Nothing of {acknowledged:,} acknowledged commits was lost.", bold=True)
     else:
         click.secho("The demo failed, see above.", bold=True)
+
+
+def _print_hints(store: str, temporary: str | None) -> None:
+    quoted = shlex.quote(store)
     click.echo("\nLook inside:")
-    store = shlex.quote(outcomes[-1].store)
-    for line in (
-        f"walkv scan {store} --prefix round/0000/ --keys-only --limit 10",
-        f"walkv stats {store}",
-        f"walkv verify {store}",
-        f"rm -r {shlex.quote(os.path.dirname(outcomes[-1].store))}",
-    ):
-        click.echo(f"  {line}")
+    click.echo(f"  walkv scan {quoted} --prefix round/0000/ --keys-only --limit 10")
+    click.echo(f"  walkv stats {quoted}")
+    click.echo(f"  walkv verify {quoted}")
+    if temporary is not None:  # a directory that was given may hold more than the demo's stores
+        click.echo(f"\nRemove the stores:\n  rm -r {shlex.quote(temporary)}")
 
 
 def _fields(listing: Listing, place: str, seed: int, outcomes: list[Outcome]) -> dict[str, Any]:

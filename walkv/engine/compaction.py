@@ -23,8 +23,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
+from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from walkv import limits
@@ -118,7 +119,8 @@ class Compactor:
         self._on_failure = on_failure
         self._activity = activity
         self._seen_activity = 0
-        self._condition = threading.Condition()
+        self._start_lock = threading.Lock()
+        self._wakes: SimpleQueue[None] = SimpleQueue()
         self._work_lock = threading.Lock()
         self._flushing = False
         self._wanted = False
@@ -144,24 +146,23 @@ class Compactor:
         if not self._fs.threads:
             self.work(merge_all=False)
             return
-        with self._condition:
-            self._wanted = True
+        self._wanted = True
+        with self._start_lock:
             if self._thread is None and not self._stopping:
                 thread = threading.Thread(target=self._run, name="walkv-compaction", daemon=True)
                 thread.start()
                 self._thread = thread
-            self._condition.notify()
+        self._wakes.put(None)
 
     def _run(self) -> None:
         retry = False
-        while True:
-            with self._condition:
-                while not self._wanted and not self._stopping:
-                    if not self._condition.wait(_RETRY_SECONDS if retry else None):
-                        break
-                if self._stopping:
-                    return
-                self._wanted = False
+        while not self._stopping:
+            if not self._wanted:
+                with suppress(Empty):
+                    self._wakes.get(timeout=_RETRY_SECONDS if retry else None)
+            if not self._wanted and not retry:
+                continue
+            self._wanted = False
             try:
                 self.work(merge_all=False)
                 retry = False
@@ -169,6 +170,8 @@ class Compactor:
                 continue
             except Exception as error:  # noqa: BLE001  # the thread outlives whatever a flush meets
                 retry = not isinstance(error, (SyncError, CorruptionError, FormatError))
+        # Ctrl-C in ``Thread.start`` may have led to a second thread: it ends as well.
+        self._wakes.put(None)
 
     def work(self, *, merge_all: bool) -> None:
         """Flush what is frozen, then merge what is due (or everything).
@@ -225,9 +228,8 @@ class Compactor:
 
     def stop(self) -> None:
         """Abandon a merge that is running and end the thread. Frozen memtables stay frozen."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
+        self._stopping = True
+        self._wakes.put(None)
         if self._thread is not None:
             self._thread.join()
 

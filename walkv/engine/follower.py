@@ -75,8 +75,8 @@ class Follower(ReadSide):
 
     def _keep_readers(self, found: Findings) -> None:
         """Go on with the readers of files that are still there, and with what is cached of them."""
-        known = {reader.salt: reader for reader in self._readers}
-        found.snapshots = tuple(known.pop(s.salt, s) for s in found.snapshots)
+        known = {(reader.path, reader.salt): reader for reader in self._readers}
+        found.snapshots = tuple(known.pop((s.path, s.salt), s) for s in found.snapshots)
         for retired in known.values():
             retired.forget()
         self._readers = found.snapshots

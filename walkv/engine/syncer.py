@@ -2,7 +2,9 @@
 
 Invariants:
     1. A write-back commit is covered by a sync that begins at most its interval after it.
-    2. Listeners are told after every sync done here and once more when the store has closed.
+    2. The thread is woken through a ``SimpleQueue``, whose ``put`` is C code. A ``Condition`` that
+       Ctrl-C strikes in ``notify`` can lose a later notification.
+    3. Listeners are told after every sync done here and once more when the store has closed.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from queue import Empty, SimpleQueue
 from typing import Final
 
 from walkv.engine.vfs import FileSystem
@@ -42,7 +45,8 @@ class Syncer:
         self._fs = fs
         self._mark_idle = mark_idle
         self._on_failure = on_failure
-        self._condition = threading.Condition()
+        self._lock = threading.Lock()
+        self._wakes: SimpleQueue[None] = SimpleQueue()
         self._stopping = False
         self._deadline = 0.0
         self._listeners: list[Callable[[], None]] = []
@@ -56,29 +60,33 @@ class Syncer:
 
     def arm(self, interval_seconds: float) -> None:
         """Sync at the latest after ``interval_seconds``, and mark it."""
-        with self._condition:
-            self.armed_seconds = min(self.armed_seconds, interval_seconds)
-            deadline = self._fs.monotonic() + interval_seconds
-            self._deadline = min(self._deadline, deadline) if self._deadline else deadline
+        with self._lock:
             self._start()
-            if self._fs.threads and not self.running:
-                # No thread to keep the deadline; the next commit tries again.
-                self._deadline, self.armed_seconds = 0.0, _NEVER
-            self._condition.notify()
+            deadline = self._fs.monotonic() + interval_seconds
+            if self._deadline:
+                deadline = min(self._deadline, deadline)
+            armed_seconds = min(self.armed_seconds, interval_seconds)
+            if self.running or not self._fs.threads:
+                # The thread is woken first: it then waits for the lock, and what Ctrl-C leaves
+                # undone here the next commit does. Without a thread the next commit tries again.
+                self._wakes.put(None)
+                self._deadline = deadline
+                self.armed_seconds = armed_seconds
 
     def allow_quiet(self, position: int) -> None:
         """Commits that end up to ``position`` may skip the syncer, if a deadline is set."""
-        with self._condition:
+        with self._lock:
             if self.armed_seconds < _NEVER and self.running:
                 self.quiet_position = position
 
     def request(self) -> bool:
         """Sync soon, then call the listeners; False if there is no thread to do it."""
-        with self._condition:
+        with self._lock:
             self._start()
-            self.requested = self.running
-            self._condition.notify()
-            return self.running
+            running = self.running
+            self._wakes.put(None)
+            self.requested = running
+            return running
 
     def listen(self, callback: Callable[[], None]) -> None:
         """Call ``callback`` after every sync done here, failed or not, and at the close."""
@@ -91,32 +99,36 @@ class Syncer:
     def _start(self) -> None:
         if self._thread is None and self._fs.threads and not self._stopping:
             thread = threading.Thread(target=self._run, name="walkv-sync", daemon=True)
-            # No thread may be had: the process is at its limit, or ending. Then commits ``poll``.
+            # No thread may be had: the process is at its limit, or ending. Then commits sync.
             with suppress(RuntimeError):
                 thread.start()
                 self._thread = thread
 
     @property
     def running(self) -> bool:
-        """Whether there is a thread; without one commits have to ``poll``."""
+        """Whether there is a thread; without one commits sync for themselves."""
         return self._thread is not None
 
     def _run(self) -> None:
         while True:
-            with self._condition:
-                while not self.requested and not self._stopping:
-                    left = self._deadline - self._fs.monotonic() if self._deadline else None
-                    if left is not None and left <= 0:
-                        break
-                    self._condition.wait(left)
-                if self._stopping:
-                    return
-                due = not self.requested
-                self.requested = False
-                self.quiet_position = _NOWHERE
+            with self._lock:
+                left = self._deadline - self._fs.monotonic() if self._deadline else None
+                due = left is not None and left <= 0
+                wanted = due or self.requested
+                if wanted:
+                    self.requested = False
+                    self.quiet_position = _NOWHERE
                 if due:
                     self._deadline = 0.0
                     self.armed_seconds = _NEVER
+            if self._stopping:
+                # Ctrl-C in ``Thread.start`` may have led to a second thread: it ends as well.
+                self._wakes.put(None)
+                return
+            if not wanted:
+                with suppress(Empty):
+                    self._wakes.get(timeout=left)
+                continue
             try:
                 if self._log.durable < self._log.position:
                     self._log.sync()
@@ -130,7 +142,7 @@ class Syncer:
             self.tell()
 
     def poll(self) -> None:
-        """Without a thread: sync now if the deadline has passed. Commits call it."""
+        """Where the file system has no threads: sync now if the deadline has passed."""
         if self._deadline and self._fs.monotonic() >= self._deadline:
             self._deadline = 0.0
             self.armed_seconds = _NEVER
@@ -139,9 +151,8 @@ class Syncer:
 
     def stop(self) -> None:
         """End the thread; waits for a sync that is running."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
+        self._stopping = True
+        self._wakes.put(None)
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()
 
