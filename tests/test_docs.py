@@ -251,7 +251,7 @@ def tables(text: str) -> list[list[list[str]]]:
     return found
 
 
-PRIVATE = {"engine", "in_thread", "stream"}
+PRIVATE = {"engine"}
 """What the parts of a face use of each other; compatibility.md says that it is private."""
 
 

@@ -219,7 +219,7 @@ class TestDemo:
             assert int(count.replace(",", "")) > 0
             assert (found, lost) == (count, "0")
             assert (place / f"{policy}.walkv").is_dir()
-        assert result.stdout.count("opened again: the store was not closed cleanly; replayed ") == 3
+        assert result.stdout.count("opened again: the store was not closed cleanly\n") == 3
         assert "acknowledged commits was lost." in result.stdout
         hints = [line.split() for line in lines if line.startswith("  walkv ")]
         assert len(hints) == 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import random
 import shlex
+import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
@@ -157,12 +159,13 @@ def _print_outcome(outcome: Outcome) -> None:
             f"{output.size(run.stored_bytes)} acknowledged"
         )
     if outcome.recovery is not None:
-        lines.append(f"opened again: {outcome.recovery}")
+        first, *rest = str(outcome.recovery).split("; ")
+        lines += [f"opened again: {first}", *(f"  {part}" for part in rest)]
         settled = outcome.acknowledged + outcome.tally.unacknowledged - outcome.recovery.frame_count
         if settled > 0:
             lines.append(f"the other {settled:,} commits were in snapshots already")
     if outcome.tally.unacknowledged == 1:
-        lines.append("one commit more is there: its acknowledgement did not get out any more")
+        lines.append("one more commit is there: the kill came before its acknowledgement was sent")
     if outcome.tally.changed:
         lines.append(f"{outcome.tally.changed:,} commits are of files that changed meanwhile")
     for path, reason in run.skipped[:_MOST_SKIPPED_SHOWN]:
@@ -191,6 +194,10 @@ def _print_tables(outcomes: list[Outcome]) -> None:
         for outcome in outcomes
     ]
     console.print(output.table(headings, rows))
+    click.echo(
+        "One process, one commit at a time: write-through and wal do the same work here, and\n"
+        "what differs between them is the disk."
+    )
     click.echo()
     sizes = [
         (outcome.policy, output.size(outcome.bytes_before), output.size(outcome.bytes_after))
@@ -210,10 +217,13 @@ def _print_tables(outcomes: list[Outcome]) -> None:
 
 def _print_hints(store: str, temporary: str | None) -> None:
     quoted = shlex.quote(store)
+    called = Path(sys.argv[0])
+    installed = shutil.which("walkv") or called.name != "walkv"
+    program = "walkv" if installed else shlex.quote(str(called))
     click.echo("\nLook inside:")
-    click.echo(f"  walkv scan {quoted} --prefix round/0000/ --keys-only --limit 10")
-    click.echo(f"  walkv stats {quoted}")
-    click.echo(f"  walkv verify {quoted}")
+    click.echo(f"  {program} scan {quoted} --prefix round/0000/ --keys-only --limit 10")
+    click.echo(f"  {program} stats {quoted}")
+    click.echo(f"  {program} verify {quoted}")
     if temporary is not None:  # a directory that was given may hold more than the demo's stores
         click.echo(f"\nRemove the stores:\n  rm -r {shlex.quote(temporary)}")
 

@@ -1,4 +1,4 @@
-"""Bytes in, bytes out: the key-value engine. Nothing here knows what an agent is.
+"""Bytes in, bytes out: the key-value engine. Nothing here knows what the bytes mean.
 
 Each module imports only from those above it in this list; ``tests/test_layers.py`` says so:
 

@@ -1,4 +1,4 @@
-"""Rewrites settled data: memtable -> snapshot, snapshots -> one snapshot.
+"""Settles and merges: memtable -> snapshot, snapshots -> one snapshot.
 
 Both run in one background thread, or inline where the file system has no threads. A flush that
 becomes due while a merge runs is done in the middle of it, so writers do not wait for its end.
@@ -14,7 +14,7 @@ Invariants:
        otherwise pass its lock only every 5 ms.
 
 Source: size-tiered merging with a bound on space, as RocksDB's universal compaction. Levels were
-rejected: they rewrite more, and a single-node agent's store is a few files.
+rejected: they rewrite more, and one program's store is a few files.
 """
 
 from __future__ import annotations
@@ -365,15 +365,15 @@ class Compactor:
                 else:
                     self._rewrite(writer, piece.chunks, bottom)
             if not writer.entry_count and not ranges:
-                self._abandon(writer)
+                self._discard(writer)
                 return None
             writer.finish()
         except BaseException:
-            self._abandon(writer)
+            self._discard(writer)
             raise
         return SnapshotReader(self._fs, writer.path, store_id, number, self._cache)
 
-    def _abandon(self, writer: SnapshotWriter) -> None:
+    def _discard(self, writer: SnapshotWriter) -> None:
         writer.close()
         self._remove(writer.path)
 

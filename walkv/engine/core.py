@@ -106,14 +106,14 @@ class Engine(WriteSide):
             lambda: self._sequence,
         )
         with self.commit_lock:
-            crowded = len(known.segments) > _MANY_SEGMENTS
-            if crowded:
+            many_segments = len(known.segments) > _MANY_SEGMENTS
+            if many_segments:
                 self._freeze()
             elif not report.clean:
                 self._rotate()
             if self._memtable.bytes_used >= self._room_at:
                 self._make_room()
-        if crowded:
+        if many_segments:
             # Before anything is served: who is killed at once would never get to it.
             self.compactor.urgent = True
             self._flush_inline()

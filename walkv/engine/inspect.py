@@ -155,10 +155,10 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
     """
     engine.check()
     fs = engine.fs
-    pin = engine.pin()
+    point = engine.pin()
     problems: list[CorruptionError | FormatError] = []
     catalog = engine.catalog
-    total_bytes = sum(s.summary.size_bytes for s in pin.sources.snapshots) + _log_bytes(engine)
+    total_bytes = sum(s.summary.size_bytes for s in point.sources.snapshots) + _log_bytes(engine)
     file_count = checked_bytes = 0
 
     def advance(size_bytes: int) -> None:
@@ -180,7 +180,7 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
     try:
         manifest_path = fs.join(engine.path, manifest.NAME)
         check(manifest_path, lambda: _check_manifest(fs, engine.path, catalog.manifest.store_id))
-        for snapshot in pin.sources.snapshots:
+        for snapshot in point.sources.snapshots:
             before, count = checked_bytes, len(problems)
 
             def check_snapshot(known: SnapshotReader = snapshot) -> None:
@@ -209,7 +209,7 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
             if len(problems) > count and first_sequence not in catalog.manifest.segments:
                 problems.pop()  # flushed and removed while we looked
     finally:
-        pin.release()
+        point.release()
     if progress is not None:
         progress(total_bytes, total_bytes)
     return VerifyReport(file_count, checked_bytes, tuple(problems))

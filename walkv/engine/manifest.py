@@ -12,7 +12,7 @@ Layout (little-endian, checksum big-endian xxh3-64):
 
     payload  [store_id, generation, next_snapshot_id, last_sequence, created_ns,
               segments, snapshots]
-      generation       grows by one with every replacement
+      generation       grows with every replacement
       last_sequence    every sequence up to this one is in a snapshot, or was dropped by one
       segments         first sequences of the unsettled segments, ascending; the last is the tail
       snapshots        [id, size, entries, tombstones, last_sequence] each, newest first

@@ -186,7 +186,7 @@ class Memtable:
     def _key_pages_backward(self, start: bytes, stop: bytes | None) -> Iterator[list[bytes]]:
         while True:
             with self._order_lock:
-                self._settle_order()
+                self._complete_order()
                 below = self._order.irange(start, stop, inclusive=(True, False), reverse=True)
                 keys = list(islice(below, _CHUNK_ENTRIES))
             if not keys:
@@ -197,13 +197,13 @@ class Memtable:
 
     def _keys_after(self, cursor: bytes | None, start: bytes, stop: bytes | None) -> list[bytes]:
         with self._order_lock:
-            self._settle_order()
+            self._complete_order()
             above = self._order.irange(
                 start if cursor is None else cursor, stop, inclusive=(cursor is None, False)
             )
             return list(islice(above, _CHUNK_ENTRIES))
 
-    def _settle_order(self) -> None:
+    def _complete_order(self) -> None:
         order, table = self._order, self.table
         while True:
             size = len(table)

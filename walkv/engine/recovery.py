@@ -6,7 +6,7 @@ verdict. It writes nothing, ever. ``act`` does what the verdict says.
 The verdict on a segment whose frames end before the file does:
 
     - not the newest one                     damage: refuse
-    - sealed, and not zeros follow           damage: refuse
+    - sealed, and not only zeros follow      damage: refuse
     - a later valid frame promises past it   damage: refuse
     - nothing but zeros follows              a clean end, or commits lost to a crash; cut silently
     - anything else                          torn tail: save the bytes, cut, report
@@ -95,7 +95,7 @@ class RecoveryReport:
         state = "was closed cleanly" if self.clean else "was not closed cleanly"
         text = (
             f"the store {state}; replayed {self.frame_count} batches "
-            f"({self.operation_count} operations) from {self.segment_count} segments "
+            f"({self.operation_count} operations) from {_counted(self.segment_count, 'segment')} "
             f"in {self.elapsed_seconds * 1e3:.1f} ms"
         )
         if self.cut_bytes:
@@ -103,8 +103,12 @@ class RecoveryReport:
             if self.quarantine_path:
                 text += f", saved in {self.quarantine_path}"
         if self.removed_files:
-            text += f"; removed {len(self.removed_files)} unfinished files"
+            text += f"; removed {_counted(len(self.removed_files), 'unfinished file')}"
         return text
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 @dataclass(slots=True)

@@ -1,8 +1,9 @@
 """Runs what must not be cut in two by Ctrl-C where Ctrl-C cannot reach it.
 
 Python runs signal handlers in the main thread, between any two instructions. A commit is built so
-that this does no harm; a rotation, a flush or a close has too many steps for that. They run in a
-thread of their own while the main thread waits, and the interruption is raised when they are done.
+that this does no harm; a rotation, a compaction or a close has too many steps for that. They run in
+a thread of their own while the main thread waits, and the interruption is raised when they are
+done.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ Everything the engine does to the world goes through a ``FileSystem``. The real 
 
 Invariants:
     1. No other module of the engine imports ``os``, ``mmap`` or ``fcntl``, or calls ``open``.
+       Pauses that only share the processor (``compaction``, retries) use ``time`` directly.
     2. ``File.write`` writes everything or raises. After it raised, nothing is known about the
        bytes in its range; bytes outside its range are untouched.
     3. After ``sync_data`` returned, all bytes written before the call are on the medium. After
@@ -12,7 +13,7 @@ Invariants:
     4. A file descriptor lives as long as its ``File``: readers of an unlinked file keep it.
 
 Source: Pebble's ``vfs`` and LevelDB's ``Env``. Writing through ``mmap`` was rejected: on a full or
-failing disk it ends in SIGBUS, which kills the agent, where ``pwrite`` gives a typed error.
+failing disk it ends in SIGBUS, which kills the process, where ``pwrite`` gives a typed error.
 """
 
 from __future__ import annotations

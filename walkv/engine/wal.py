@@ -102,7 +102,7 @@ class Log:
 
     Attributes:
         position: end of what has been appended. Raised by the engine, in the same step that makes
-            the commit visible; see ``Engine``.
+            the commit visible; see ``writes``.
         durable: end of what is on the medium.
         sync_count: completed syncs of frames.
     """
@@ -150,11 +150,6 @@ class Log:
     def first_sequence(self) -> int:
         """The first sequence of the tail; it names the segment."""
         return self._tail.header.first_sequence
-
-    @property
-    def segment_bytes(self) -> int:
-        """Length of the tail."""
-        return self.position - self._base
 
     # Hot: every commit comes through here.
     def write(self, payload: bytes, operation_count: int, first_sequence: int) -> int:

@@ -8,8 +8,8 @@ The life of a commit:
     2. outside the lock: wait as the sync policy asks. Now it is acknowledged.
 
 Invariants:
-    1. Publishing is a row of plain assignments without a call, so that no signal handler (Ctrl-C)
-       can come between them; before it, a commit can be undone, after it, it has happened.
+    1. Publishing is a row of plain assignments without a Python call, so that no signal handler
+       (Ctrl-C) can come between them; before it, a commit can be undone, after it, it has happened.
     2. The memtable never shows what the log does not hold.
 
 Source: the split of "visible" and "durable" is every group-committing log's; see
@@ -143,7 +143,7 @@ class WriteSide(ReadSide):
         """Commit a batch and wait as the policy asks; returns its last sequence."""
         with self.commit_lock:
             end, sequence = self.append(operations, check)
-        self.settle(end, policy)
+        self.acknowledge(end, policy)
         return sequence
 
     def without_waiting(
@@ -160,7 +160,7 @@ class WriteSide(ReadSide):
             self.commit_lock.release()
 
     # Hot.
-    def settle(self, position: int, policy: SyncPolicy | None) -> None:
+    def acknowledge(self, position: int, policy: SyncPolicy | None) -> None:
         """Wait until a commit that ends at ``position`` is acknowledged under a policy.
 
         Raises:
@@ -170,7 +170,7 @@ class WriteSide(ReadSide):
             policy = self.policy
         kind = type(policy)
         if kind is WriteBack:
-            self.settle_back(position, policy)  # type: ignore[arg-type]  # told by its type
+            self.acknowledge_back(position, policy)  # type: ignore[arg-type]  # told by its type
             return
         if kind is WriteThrough:
             self._log.sync()
@@ -183,7 +183,7 @@ class WriteSide(ReadSide):
         if self.syncer.armed_seconds > IDLE_SECONDS:
             self.syncer.arm(IDLE_SECONDS)
 
-    def settle_back(self, position: int, policy: WriteBack) -> None:
+    def acknowledge_back(self, position: int, policy: WriteBack) -> None:
         unsynced_bytes = position - self._log.durable
         syncer = self.syncer
         if unsynced_bytes * 2 > policy.max_unsynced_bytes:

@@ -40,7 +40,6 @@ class BlockCache:
         "_readers",
         "budget_bytes",
         "evictions",
-        "misses",
         "pages",
         "used_bytes",
     )
@@ -50,7 +49,6 @@ class BlockCache:
         # A token names one page of one kind, so the readers know which of the two they get.
         self.pages: OrderedDict[int, Any] = OrderedDict()
         self.used_bytes = 0
-        self.misses = 0
         self.evictions = 0
         self._entries: dict[int, dict[bytes, Any]] = {}
         self._readers = 0
@@ -62,7 +60,6 @@ class BlockCache:
         if cost > self.budget_bytes:
             return
         with self._lock:
-            self.misses += 1
             try:
                 self._put(token, page, cost)
             except BaseException:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from walkv import limits
 from walkv.engine.batch import Item
@@ -94,11 +94,11 @@ class SnapshotReader:
                 expected=f"{store_id.hex()} {snapshot_id}",
                 found=f"{header.store_id.hex()} {header.snapshot_id}",
             )
-        self.salt = self._salt = header.salt
+        self.salt = header.salt
         size = self._file.size()
         offset = max(size - layout.FOOTER_BYTES, layout.HEADER_BYTES)
         footer = layout.decode_footer(
-            self._file.read(offset, layout.FOOTER_BYTES), path, self._salt, offset
+            self._file.read(offset, layout.FOOTER_BYTES), path, self.salt, offset
         )
         self._footer = footer
         self.summary = SnapshotSummary(
@@ -142,7 +142,7 @@ class SnapshotReader:
 
     def _read_page(self, kind: int, offset: int, length: int) -> tuple[bytes, bool]:
         data = self._file.read(offset, length)
-        return layout.decode_page(data, kind, path=self.path, salt=self._salt, offset=offset)
+        return layout.decode_page(data, kind, path=self.path, salt=self.salt, offset=offset)
 
     def _decode(self, decode: Callable[[bytes], T], payload: bytes, offset: int) -> T:
         try:
@@ -170,7 +170,7 @@ class SnapshotReader:
     # Hot.
     def _decode_block(self, data: bytes | memoryview, offset: int) -> Block:
         payload, plain = layout.decode_page(
-            data, layout.DATA, path=self.path, salt=self._salt, offset=offset
+            data, layout.DATA, path=self.path, salt=self.salt, offset=offset
         )
         try:
             return blocks.decode_data(payload, plain)
@@ -348,7 +348,7 @@ class SnapshotReader:
 
     def _verified(self, kind: int, offset: int, length: int) -> bytes:
         data = self._file.read(offset, length)
-        layout.decode_page(data, kind, path=self.path, salt=self._salt, offset=offset)
+        layout.decode_page(data, kind, path=self.path, salt=self.salt, offset=offset)
         return data[8:]
 
     def check(self, progress: Callable[[int], None]) -> None:
@@ -399,10 +399,3 @@ class SnapshotReader:
 
     def close(self) -> None:
         self._file.close()
-
-
-def entry_of(item: Any) -> tuple[bytes | None, int]:
-    """Value (None for a tombstone) and expiry_ms (0 for none) of an item."""
-    if type(item) is list:
-        return item[1], item[0]
-    return item, 0

@@ -159,7 +159,7 @@ class SnapshotWriter:
             index_page: its index page, likewise. Its offsets are relative and stay right.
             last_sequence: an upper bound of the sequences in it.
         """
-        self.end_partition()
+        self._end_block_and_partition()
         for page in pages:
             self._append(page)
         data_length = self._offset - self._partition_offset
@@ -175,7 +175,7 @@ class SnapshotWriter:
         self._last_sequence = max(self._last_sequence, last_sequence)
         self._begin_partition()
 
-    def end_partition(self) -> None:
+    def _end_block_and_partition(self) -> None:
         """Close the open block and partition, so that the next entry begins new ones."""
         if self._keys:
             self._put_block(0, len(self._keys))
@@ -209,7 +209,7 @@ class SnapshotWriter:
             SyncError: the file or its name could not be made durable.
         Cost: two syncs.
         """
-        self.end_partition()
+        self._end_block_and_partition()
         root_offset = self._offset
         root_length = self._append(self._encoder.encode(layout.ROOT, self._root.encode()))
         footer = layout.SnapshotFooter(

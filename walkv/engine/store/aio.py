@@ -105,6 +105,7 @@ class AsyncStore:
         self._asked = False
         self._closed = False
         self._closing: asyncio.Future[None] | None = None
+        self._close_told = False
         if isinstance(engine, Engine):
             engine.syncer.listen(self._on_sync)
 
@@ -264,7 +265,7 @@ class AsyncStore:
         if len(value) <= _INLINE_BYTES:
             done = engine.without_waiting(engine.append_one, key, value)
             if done is not None:
-                await self._settle(done[0], sync)
+                await self._acknowledge(done[0], sync)
                 return done[1]
         return await self._in_thread(engine.commit, [key, value], sync)
 
@@ -301,18 +302,18 @@ class AsyncStore:
         if small and sum(map(_size, operations)) <= _INLINE_BYTES:
             done = engine.without_waiting(engine.append, operations)
             if done is not None:
-                await self._settle(done[0], sync)
+                await self._acknowledge(done[0], sync)
                 return done[1]
         return await self._in_thread(engine.commit, operations, sync, check)
 
-    async def _settle(self, position: int, policy: SyncChoice) -> None:
+    async def _acknowledge(self, position: int, policy: SyncChoice) -> None:
         engine = self._writer()
         if policy is None:
             policy = engine.policy
         if type(policy) is WriteBack:
             if position - engine.write_log.durable > policy.max_unsynced_bytes:
                 await self._durable(position - policy.max_unsynced_bytes)
-            engine.settle_back(position, policy)
+            engine.acknowledge_back(position, policy)
         else:
             await self._durable(position)
             engine.arm_mark()
@@ -418,10 +419,11 @@ class AsyncStore:
         """Sync, settle and close; see ``Store.close``."""
         if self._closing is None:
             self._closing = asyncio.ensure_future(self._close())
-            # Shielded: whoever gives up waiting does not stop it half way.
-            await asyncio.shield(self._closing)
-        else:
-            await asyncio.wait([self._closing])
+        # Whoever gives up waiting here does not stop it half way.
+        await asyncio.wait([self._closing])
+        if not self._close_told:
+            self._close_told = True
+            self._closing.result()
 
     async def _close(self) -> None:
         engine = self._engine

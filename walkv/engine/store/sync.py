@@ -274,7 +274,7 @@ class Store:
             with engine.commit_lock:
                 position, version = engine.append_one(key, value)
             if sync is not None or position > engine.syncer.quiet_position:
-                engine.settle(position, sync)
+                engine.acknowledge(position, sync)
             return version
         return self._put_checked(key, value, sync, ttl_seconds, expected)
 

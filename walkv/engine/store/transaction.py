@@ -9,8 +9,8 @@ Invariants:
        expiry does not count as a change.
     2. The check and the commit happen under one lock.
 
-Source: backward validation (Kung and Robinson, 1981). Locks were rejected: an agent's transaction
-may span a model call of a minute.
+Source: backward validation (Kung and Robinson, 1981). Locks were rejected: a transaction may
+span minutes of waiting for something else.
 """
 
 from __future__ import annotations
