@@ -121,3 +121,11 @@ def test_is_expiring() -> None:
     assert batch.is_expiring([0, b""])
     for item in (None, b"", [1], [1, None], (1, b""), [1.0, b""]):
         assert not batch.is_expiring(item)
+
+
+def test_heads_of_a_small_put_are_what_the_packer_writes() -> None:
+    for key_bytes in (1, 2, 31, 32, 255):
+        for value_bytes in (0, 1, 31, 32, 255):
+            key, value = b"k" * key_bytes, b"v" * value_bytes
+            by_heads = batch.KEY_HEADS[key_bytes] + key + batch.VALUE_HEADS[value_bytes] + value
+            assert by_heads == batch.encode([key, value])

@@ -24,7 +24,7 @@ per operation was rejected: it costs a batch of 1,000 five times as much in Pyth
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgpack
 
@@ -32,6 +32,13 @@ from walkv import limits
 
 Item = Any
 """``bytes``, ``[expiry_ms, bytes]`` or None; see the layout."""
+
+
+SMALL_BYTES: Final = 256
+KEY_HEADS: Final = tuple(b"\x92\xc4" + bytes((size,)) for size in range(SMALL_BYTES))
+VALUE_HEADS: Final = tuple(b"\xc4" + bytes((size,)) for size in range(SMALL_BYTES))
+"""The payload of one put of a small key and value is KEY_HEADS[len(key)] + key +
+VALUE_HEADS[len(value)] + value: what the packer gives, at a third of its cost."""
 
 
 def make_packer() -> Any:

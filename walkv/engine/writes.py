@@ -26,6 +26,7 @@ from typing import Any, Final
 
 from walkv import limits
 from walkv.engine import batch, wal
+from walkv.engine.batch import KEY_HEADS, SMALL_BYTES, VALUE_HEADS
 from walkv.engine.compaction import Compactor
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, NO_VIEW, Memtable
 from walkv.engine.reads import ReadSide
@@ -77,10 +78,15 @@ class WriteSide(ReadSide):
             self._drain_released()
             older = memtable.kept_version(memtable.table.get(key))
         sequence = self._sequence + 1
-        added_bytes = len(key) + len(value) + ENTRY_OVERHEAD_BYTES
+        key_bytes, value_bytes = len(key), len(value)
+        added_bytes = key_bytes + value_bytes + ENTRY_OVERHEAD_BYTES
         write_ahead_log = self._log
         try:
-            end = write_ahead_log.write(self._pack((key, value)), 1, sequence)
+            if key_bytes < SMALL_BYTES and value_bytes < SMALL_BYTES:
+                payload = KEY_HEADS[key_bytes] + key + VALUE_HEADS[value_bytes] + value
+            else:
+                payload = self._pack((key, value))
+            end = write_ahead_log.write(payload, 1, sequence)
         except BaseException as error:
             self._undo(error)
             raise
