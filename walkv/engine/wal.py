@@ -83,6 +83,11 @@ _NOTHING: Final = b"\0"
 """The payload of a frame that only marks something: a payload is never empty."""
 
 _SMALL_GROUP_BYTES: Final = 32 * limits.KIB
+CROWD: Final = 8
+GATHER_SECONDS: Final = 0.001
+"""After a group of at least CROWD the next leader waits so long for members before it syncs: with
+many threads the interpreter lock is what is scarce, and every sync less leaves more of it."""
+
 _NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
@@ -123,6 +128,8 @@ class Log:
         self._sync_lock = threading.Lock()
         self._group_lock = threading.Lock()
         self._gathering: threading.Lock | None = None
+        self._joined = 0
+        self._crowd = 0
         self._failure: BaseException | None = None
         self._closed = False
         self._told = False
@@ -225,6 +232,7 @@ class Log:
             try:
                 with self._group_lock:
                     gate = self._gathering
+                    self._joined += 1
                     if gate is None:
                         self._gathering = mine
                 if gate is not None:
@@ -232,8 +240,11 @@ class Log:
                     with gate:
                         continue
                 with self._sync_lock:
+                    if self._crowd >= CROWD:
+                        self._fs.sleep(GATHER_SECONDS)
                     with self._group_lock:
                         self._gathering = None
+                        self._crowd, self._joined = self._joined, 0
                     if self.durable < position:
                         self._sync_tail()
             finally:
