@@ -51,7 +51,7 @@ class Sources(NamedTuple):
     frozen: tuple[Frozen, ...]
     snapshots: tuple[SnapshotReader, ...]
 
-    def settled_item(self, key: bytes, *, cached_only: bool = False) -> Item:
+    def older_item(self, key: bytes, *, cached_only: bool = False) -> Item:
         """The item of a key below the active memtable; None where there is none or a tombstone.
 
         Returns ``UNREAD`` if ``cached_only`` and the answer would take a read.
@@ -72,8 +72,8 @@ class Sources(NamedTuple):
                 return None
         return None
 
-    def settled_entry(self, key: bytes) -> Entry | None:
-        """As ``settled_item``, with the sequence; tombstones are entries."""
+    def older_entry(self, key: bytes) -> Entry | None:
+        """As ``older_item``, with the sequence; tombstones are entries."""
         for memtable, _ in self.frozen:
             entry = memtable.table.get(key)
             if entry is not None:
@@ -121,7 +121,7 @@ class ReadPoint:
             return [entry[2], entry[1]] if entry[2] else entry[1]
         if self.ranges and self.ranges.covers(key):
             return None
-        return self.sources.settled_item(key)
+        return self.sources.older_item(key)
 
     def entry(self, key: bytes) -> Entry | None:
         entry = self.sources.memtable.get(key, self.sequence)
@@ -129,7 +129,7 @@ class ReadPoint:
             return entry
         if self.ranges and self.ranges.covers(key):
             return None
-        return self.sources.settled_entry(key)
+        return self.sources.older_entry(key)
 
     def chunks(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Chunk]:
         """Entries with ``start <= key < stop`` in order, tombstones included."""

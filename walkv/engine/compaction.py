@@ -368,10 +368,10 @@ class Compactor:
                 self._discard(writer)
                 return None
             writer.finish()
+            return SnapshotReader(self._fs, writer.path, store_id, number, self._cache)
         except BaseException:
             self._discard(writer)
             raise
-        return SnapshotReader(self._fs, writer.path, store_id, number, self._cache)
 
     def _discard(self, writer: SnapshotWriter) -> None:
         writer.close()

@@ -168,19 +168,6 @@ class Engine(WriteSide):
                 # What it raises ends in the syncer: nobody waits for a mark.
                 write_ahead_log.mark(frame.SYNC_MARKER, self._sequence + 1)
 
-    def _fail(self, error: BaseException) -> None:
-        """Stop for good: what comes next may not be written over lost data."""
-        if self.failure is None:
-            self.failure = error
-            log.error("walkv: %s: the store has failed: %s", self.path, error)
-        if self._stop is None:
-            self._stop = self._refuse_failed
-
-    def _refuse_failed(self) -> WalkvError:
-        error = wal.failed(self.failure or OSError("unknown"))
-        error.__cause__ = self.failure
-        return error
-
     def _in_child(self) -> None:
         # Other threads do not exist here and may have held the locks.
         self._stop = self._refuse_forked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from typing import Any
 
@@ -151,7 +152,7 @@ def _path_text(path: Any) -> str:
     """A ``str`` for a path-like object."""
     found = path.__fspath__() if hasattr(path, "__fspath__") else path
     if isinstance(found, bytes):
-        found = found.decode()
+        found = found.decode(sys.getfilesystemencoding(), "surrogateescape")
     if not isinstance(found, str):
         raise TypeError(f"path is a str or a path-like object, not {type(path).__name__}")
     return found

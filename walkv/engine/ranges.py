@@ -106,7 +106,7 @@ class RangeSet:
 
 
 class GrowingRanges:
-    """A set of ranges that is added to again and again: a large settled part and a small new one.
+    """A set of ranges that is added to again and again: a large old part and a small new one.
 
     Never changed, as a ``RangeSet``; adding copies the small part only, most of the time.
     """

@@ -101,7 +101,7 @@ class ReadSide:
             return entry[1]
         if ranges and ranges.covers(key):
             return None
-        item = sources.settled_item(key)
+        item = sources.older_item(key)
         if type(item) is list:
             return self._unexpired(item)
         return item  # type: ignore[no-any-return]  # an item that is no list is bytes or None
@@ -121,7 +121,7 @@ class ReadSide:
         elif ranges and ranges.covers(key):
             item = None
         else:
-            item = sources.settled_item(key, cached_only=True)
+            item = sources.older_item(key, cached_only=True)
         return self._unexpired(item) if type(item) is list else item
 
     def _wait_for_batch(self) -> None:
@@ -148,7 +148,7 @@ class ReadSide:
         if entry is None:
             if ranges and ranges.covers(key):
                 return None
-            entry = sources.settled_entry(key)
+            entry = sources.older_entry(key)
         return entry
 
     def live(self, entry: Entry | None) -> Entry | None:

@@ -19,6 +19,7 @@ Source: the split of "visible" and "durable" is every group-committing log's; se
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -36,6 +37,8 @@ from walkv.engine.vfs import SyncError
 from walkv.engine.wal import Log, SyncPolicy, WriteBack, WriteThrough
 from walkv.errors import WalkvError
 
+log = logging.getLogger("walkv")
+
 _STALL_SECONDS: Final = 0.1
 
 Check = Callable[[], None]
@@ -49,12 +52,14 @@ class WriteSide(ReadSide):
         policy: the store's sync policy.
         memtable_bytes: budget of the memtables.
         syncer, compactor: the threads of the engine.
+        failure: why the store has stopped for good, or None.
     """
 
     policy: SyncPolicy
     memtable_bytes: int
     syncer: Syncer
     compactor: Compactor
+    failure: BaseException | None
     _log: Log
     _memtable: Memtable
     _pack: Callable[[Any], bytes]
@@ -63,7 +68,16 @@ class WriteSide(ReadSide):
 
     def _fail(self, error: BaseException) -> None:
         """Stop for good: what comes next may not be written over lost data."""
-        raise NotImplementedError
+        if self.failure is None:
+            self.failure = error
+            log.error("walkv: %s: the store has failed: %s", self.path, error)
+        if self._stop is None:
+            self._stop = self._refuse_failed
+
+    def _refuse_failed(self) -> WalkvError:
+        error = wal.failed(self.failure or OSError("unknown"))
+        error.__cause__ = self.failure
+        return error
 
     # Hot: one put, the commonest commit.
     def append_one(self, key: bytes, value: bytes) -> tuple[int, int]:
@@ -80,19 +94,19 @@ class WriteSide(ReadSide):
         sequence = self._sequence + 1
         key_bytes, value_bytes = len(key), len(value)
         added_bytes = key_bytes + value_bytes + ENTRY_OVERHEAD_BYTES
-        write_ahead_log = self._log
+        tail_log = self._log
         try:
             if key_bytes < SMALL_BYTES and value_bytes < SMALL_BYTES:
                 payload = KEY_HEADS[key_bytes] + key + VALUE_HEADS[value_bytes] + value
             else:
                 payload = self._pack((key, value))
-            end = write_ahead_log.write(payload, 1, sequence)
+            end = tail_log.write(payload, 1, sequence)
         except BaseException as error:
             self._undo(error)
             raise
         # Published: no call below, see invariant 1.
         try:
-            write_ahead_log.position = end
+            tail_log.position = end
             self._sequence = sequence
             memtable.table[key] = (sequence, value, 0, older)
             memtable.bytes_used += added_bytes
