@@ -316,3 +316,16 @@ def test_a_view_reads_files_that_compaction_removed(tmp_path: Path) -> None:
             assert os.listdir(tmp_path / "s" / "snapshots") == []
             assert view.count() == 500
             assert view.get(b"00007") == b"1"
+
+
+def test_a_snapshot_that_cannot_be_opened_again_is_removed(tmp_path: Path) -> None:
+    """With no descriptors left each retry would leave a whole snapshot behind."""
+    fs = HookedFileSystem()
+    with walkv.open(tmp_path / "s", filesystem=fs) as store:
+        store.put(b"k", b"v")
+        fs.hook = fail("open", ".snap", errno.EMFILE)
+        with pytest.raises(OSError, match="Too many open files"):
+            store.compact()
+        assert list((tmp_path / "s" / "snapshots").iterdir()) == []
+        store.compact()
+        assert store.get(b"k") == b"v"

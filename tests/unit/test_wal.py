@@ -11,7 +11,8 @@ import pytest
 from hooked import HookedFileSystem, fail
 
 import walkv
-from walkv.engine import frame, segment
+from walkv.engine import frame, segment, wal
+from walkv.engine.core import Engine
 from walkv.engine.segment import Scanner
 from walkv.engine.vfs import SyncError
 from walkv.engine.wal import Log, create_segment
@@ -404,3 +405,23 @@ def test_an_idle_store_marks_what_it_synced(tmp_path: Path) -> None:
 def _header_fields(data: bytes) -> tuple[bytes, int, int, int]:
     numbers = [int.from_bytes(data[at : at + 8], "little") for at in (32, 40, 48)]
     return (data[16:32], numbers[0], numbers[1], numbers[2])
+
+
+def test_only_a_leader_after_a_crowd_waits_for_members(tmp_path: Path) -> None:
+    naps: list[float] = []
+
+    class Sleepless(HookedFileSystem):
+        def sleep(self, seconds: float) -> None:
+            naps.append(seconds)
+
+    with walkv.open(tmp_path / "s", filesystem=Sleepless()) as store:
+        for number in range(20):
+            store.put(b"%d" % number, b"")
+        assert naps == []
+        engine = store.engine
+        assert isinstance(engine, Engine)
+        engine.write_log._crowd = wal.CROWD
+        store.put(b"after a crowd", b"")
+        assert naps == [wal.GATHER_SECONDS]
+        store.put(b"alone again", b"")
+        assert naps == [wal.GATHER_SECONDS]
