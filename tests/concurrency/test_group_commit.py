@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import Call, Fault, FaultyFileSystem
 
 import walkv
 from walkv import StoreFailedError, Wal, WriteThrough
+from walkv.testing import Call, Fault, FaultyFileSystem
 
 
 @pytest.fixture(autouse=True)

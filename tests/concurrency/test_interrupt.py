@@ -24,7 +24,6 @@ from types import CodeType, FrameType
 from typing import Any
 
 import pytest
-from support import Call, CrashFileSystem, FaultyFileSystem
 from support.processes import run
 from support.workload import (
     State,
@@ -41,6 +40,7 @@ from support.workload import (
 import walkv
 from walkv import Store, Wal, WriteBack, limits
 from walkv.engine import wal
+from walkv.testing import Call, FaultyFileSystem, SimulatedFileSystem
 
 ROOMS = (
     "core",
@@ -161,13 +161,13 @@ def steps() -> list[Step]:
     ]
 
 
-def open_on(fs: CrashFileSystem) -> Store:
+def open_on(fs: SimulatedFileSystem) -> Store:
     return walkv.open("/s", sync=Wal(), memtable_bytes=3_000, filesystem=fs)
 
 
 def trial(striker: Striker) -> None:
     """The workload, each step with the striker watching, and all that is asked of it."""
-    fs = CrashFileSystem(seed=5)
+    fs = SimulatedFileSystem(seed=5)
 
     def attempt(action: Callable[[], Any]) -> tuple[bool, Any]:
         try:

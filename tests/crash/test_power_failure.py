@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
-from support import CrashFileSystem, Disk
 from support.workload import (
     State,
     Step,
@@ -32,6 +31,7 @@ import walkv
 from walkv import Store, Wal, WriteBack, WriteThrough, limits
 from walkv.engine import wal
 from walkv.engine.wal import SyncPolicy
+from walkv.testing import Disk, SimulatedFileSystem
 
 PATH = "/data/s.walkv"
 MEMTABLE_BYTES = 4_096
@@ -53,7 +53,9 @@ def _small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     logging.disable(logging.NOTSET)
 
 
-def open_on(fs: CrashFileSystem, policy: SyncPolicy | None = None, *, create: bool = True) -> Store:
+def open_on(
+    fs: SimulatedFileSystem, policy: SyncPolicy | None = None, *, create: bool = True
+) -> Store:
     return walkv.open(
         PATH,
         sync=Wal() if policy is None else policy,
@@ -103,7 +105,7 @@ class Trial:
 
     def run(self, steps: list[Step]) -> None:
         """The workload; after every operation of it the power fails (and the process is killed)."""
-        fs = CrashFileSystem(seed=self.chooser.randrange(1 << 30))
+        fs = SimulatedFileSystem(seed=self.chooser.randrange(1 << 30))
 
         def crash(operation: str, path: str) -> None:
             synced = operation.startswith("sync") and path.endswith(".wal")
@@ -141,7 +143,7 @@ class Trial:
         self.acknowledged = self.returned
         self.crash(fs, "the end")
 
-    def crash(self, fs: CrashFileSystem, moment: str) -> None:
+    def crash(self, fs: SimulatedFileSystem, moment: str) -> None:
         for disk in fs.crash_states(self.chooser):
             self.crash_count += 1
             try:
@@ -163,7 +165,7 @@ class Trial:
         return self.results[key]
 
     def recover(self, disk: Disk) -> int:
-        fs = CrashFileSystem.after_power_failure(disk)
+        fs = SimulatedFileSystem.after_power_failure(disk)
         thorough = self.chooser.random() < self.thorough_share
         known: list[Disk] = []
         if thorough:
@@ -192,11 +194,11 @@ class Trial:
             assert state_of(store) == {**state, b"more": b"1"}
         # The power fails during recovery: what it found, the next one finds.
         for inner in {digest(disk): disk for disk in known}.values():
-            with open_on(CrashFileSystem.after_power_failure(inner)) as store:
+            with open_on(SimulatedFileSystem.after_power_failure(inner)) as store:
                 assert state_of(store) == state, "lost by a crash during recovery"
         return number
 
-    def kill(self, fs: CrashFileSystem, moment: str) -> None:
+    def kill(self, fs: SimulatedFileSystem, moment: str) -> None:
         """``kill -9`` here; then the power fails while, or after, the next process recovers."""
         self.kill_count += 1
         after = fs.after_kill()
@@ -320,13 +322,13 @@ def test_with_the_real_amount_written_ahead(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_the_directories_above_a_new_store_are_durable() -> None:
-    fs = CrashFileSystem()
+    fs = SimulatedFileSystem()
     with walkv.open("/one/two/three/s.walkv", filesystem=fs) as store:
         store.put(b"k", b"v")
         disks = list(fs.crash_states(random.Random(0)))
     assert disks
     for disk in disks:
-        after = CrashFileSystem.after_power_failure(disk)
+        after = SimulatedFileSystem.after_power_failure(disk)
         with walkv.open("/one/two/three/s.walkv", create=False, filesystem=after) as store:
             assert store[b"k"] == b"v"
 
@@ -335,7 +337,7 @@ def test_the_directories_above_a_new_store_are_durable() -> None:
 
 
 def test_write_back_loses_at_most_its_interval() -> None:
-    fs = CrashFileSystem()
+    fs = SimulatedFileSystem()
     store = open_on(fs, WriteBack(interval_seconds=1.0))
     times: list[float] = []
     for number in range(30):
@@ -345,18 +347,18 @@ def test_write_back_loses_at_most_its_interval() -> None:
         now = fs.clock.monotonic_seconds
         due = sum(1 for time in times if time <= now - 1.0 - 0.15)
         for disk in fs.crash_states(random.Random(number)):
-            after = open_on(CrashFileSystem.after_power_failure(disk), create=False)
+            after = open_on(SimulatedFileSystem.after_power_failure(disk), create=False)
             assert list(after.scan(keys_only=True)) == [b"%02d" % n for n in range(after.count())]
             assert after.count() >= due
 
 
 def test_write_back_loses_at_most_its_bytes() -> None:
-    fs = CrashFileSystem()
+    fs = SimulatedFileSystem()
     store = open_on(fs, WriteBack(interval_seconds=1e9, max_unsynced_bytes=1_000))
     for number in range(40):
         store.put(b"%02d" % number, b"x" * 100)
         worst = min(
-            open_on(CrashFileSystem.after_power_failure(disk), create=False).count()
+            open_on(SimulatedFileSystem.after_power_failure(disk), create=False).count()
             for disk in fs.crash_states(random.Random(number))
         )
         # A frame of such a put has more than 144 bytes.
@@ -364,12 +366,12 @@ def test_write_back_loses_at_most_its_bytes() -> None:
 
 
 def test_a_write_through_commit_makes_earlier_ones_durable() -> None:
-    fs = CrashFileSystem()
+    fs = SimulatedFileSystem()
     store = open_on(fs, WriteBack(interval_seconds=1e9))
     store.put(b"a", b"1")
     store.put(b"b", b"2")
-    worst = [CrashFileSystem.after_power_failure(d) for d in fs.crash_states(random.Random(0))]
+    worst = [SimulatedFileSystem.after_power_failure(d) for d in fs.crash_states(random.Random(0))]
     assert min(open_on(f, create=False).count() for f in worst) == 0
     store.put(b"c", b"3", sync=WriteThrough())
     for disk in fs.crash_states(random.Random(0)):
-        assert open_on(CrashFileSystem.after_power_failure(disk), create=False).count() == 3
+        assert open_on(SimulatedFileSystem.after_power_failure(disk), create=False).count() == 3

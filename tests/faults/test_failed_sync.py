@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import Call, Fault, FaultyFileSystem
-from support.faulty import SYNCS
 
 import walkv
 from walkv import StoreFailedError, Wal, WriteBack, WriteThrough
+from walkv.testing import Call, Fault, FaultyFileSystem
+from walkv.testing.faults import SYNCS
 
 
 @pytest.fixture(autouse=True)

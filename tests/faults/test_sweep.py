@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support import Call, Fault, FaultyFileSystem
-from support.faulty import SYNCS
 from support.workload import State, Step, long_workload, state_of
 
 import walkv
 from walkv import Store, StoreFailedError, Wal, WriteBack, WriteThrough
 from walkv.engine.wal import SyncPolicy
+from walkv.testing import Call, Fault, FaultyFileSystem
+from walkv.testing.faults import SYNCS
 
 MEMTABLE_BYTES = 65_536
 POLICIES: list[SyncPolicy] = [Wal(), WriteThrough(), WriteBack()]

@@ -24,11 +24,11 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
-from support import CrashFileSystem, ManualClock
 
 import walkv
 from walkv import ConflictError, Store, Wal, WriteBack, WriteThrough, limits
 from walkv.engine import wal
+from walkv.testing import ManualClock, SimulatedFileSystem
 
 PATH = "/s.walkv"
 KEYS = st.binary(min_size=1, max_size=3).map(lambda key: bytes(b % 3 + 97 for b in key))
@@ -111,7 +111,7 @@ class StoreMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.clock = ManualClock()
-        self.fs = CrashFileSystem(clock=self.clock)
+        self.fs = SimulatedFileSystem(clock=self.clock)
         self.model = Model()
         # The states since the last one known to be durable: what a power failure may leave.
         self.history: list[Model] = [self.model.copy()]
@@ -381,7 +381,7 @@ class StoreMachine(RuleBasedStateMachine):
         disk = chooser.choice(list(self.fs.crash_states(chooser)))
         self.fs.kill()
         wall_ns = self.clock.wall_ns
-        self.fs = CrashFileSystem.after_power_failure(disk, seed=seed)
+        self.fs = SimulatedFileSystem.after_power_failure(disk, seed=seed)
         self.clock = self.fs.clock
         self.clock.wall_ns = wall_ns
         self.gone()

@@ -1,7 +1,19 @@
-"""A file system over the real one that counts every call and fails the one it is told to.
+"""A file system over another that counts every call and fails the one it is told to.
 
 Calls that can fail on a real disk are numbered from 0. Naming, clocks, randomness and ``close`` are
 passed on: an error of ``close`` after a good sync says nothing about the data.
+
+Over a ``SimulatedFileSystem`` a failed sync loses what it should have covered: it can be read, no
+later sync makes it durable, and a power failure shows that.
+
+    >>> import walkv
+    >>> fs = FaultyFileSystem(SimulatedFileSystem(), threads=False)
+    >>> store = walkv.open("/s", filesystem=fs)
+    >>> fs.fault = Fault(lambda call: call.operation == "sync_data")
+    >>> store.put(b"k", b"v")
+    Traceback (most recent call last):
+        ...
+    walkv.errors.StoreFailedError: the store stopped because ...
 """
 
 from __future__ import annotations
@@ -13,8 +25,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from support.clock import ManualClock
 from walkv.engine.vfs import File, FileSystem, Lock, OsFileSystem
+from walkv.testing.clock import ManualClock
+from walkv.testing.simulated import SimulatedHandle
 
 SYNCS: Final = frozenset(("sync", "sync_data", "sync_directory"))
 SPACE_TAKERS: Final = frozenset(("write", "create", "make_directory", "rename"))
@@ -240,12 +253,19 @@ class _FaultyFile:
         self._base.truncate(size_bytes)
 
     def sync_data(self) -> None:
-        self._fs.passes("sync_data", self.path)
+        self._passes_sync("sync_data")
         self._base.sync_data()
 
     def sync(self) -> None:
-        self._fs.passes("sync", self.path)
+        self._passes_sync("sync")
         self._base.sync()
+
+    def _passes_sync(self, operation: str) -> None:
+        error = self._fs.check(operation, self.path)
+        if error is not None:
+            if isinstance(self._base, SimulatedHandle):
+                self._base.lose_unsynced()
+            raise error
 
     def link_count(self) -> int:
         self._fs.passes("link_count", self.path)
