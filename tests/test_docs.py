@@ -19,7 +19,7 @@ import walkv
 from walkv import limits
 from walkv.cli import main
 from walkv.cli.app import walkv_command
-from walkv.engine import batch, compaction, frame, manifest, recovery, segment, syncer, wal
+from walkv.engine import batch, compaction, files, frame, manifest, segment, syncer, wal
 from walkv.engine.snapshot import SnapshotSummary, blocks, layout
 
 ROOT = Path(__file__).parent.parent
@@ -636,7 +636,7 @@ def test_the_names_in_a_directory(tmp_path: Path) -> None:
             pattern = pattern.replace(re.escape(words), digits)
         patterns.append(pattern)
     assert {pattern.split("/")[0] for pattern in map(str.strip, patterns)} == {
-        re.escape(name) for name in recovery.OWN_NAMES
+        re.escape(name) for name in files.OWN_NAMES
     }
 
     met = set()

@@ -339,6 +339,52 @@ def test_unknown_files_of_ours_are_removed_and_others_are_left_alone(tmp_path: P
     assert all((store / name).exists() for name in others)
 
 
+def test_an_older_manifest_over_a_newer_log_is_refused(tmp_path: Path) -> None:
+    path = left_by_kill(tmp_path)
+    older = (path / "MANIFEST").read_bytes()
+    with walkv.open(path) as store:  # in a new segment
+        store.put(b"later", b"1")
+    newer = (path / "MANIFEST").read_bytes()
+    assert newer != older
+    (path / "MANIFEST").write_bytes(older)
+    error = refuses(path, "MANIFEST")
+    assert "older than the log" in str(error)
+    (path / "MANIFEST").write_bytes(newer)
+    with walkv.open(path) as store:
+        assert store[b"later"] == b"1"
+
+
+def test_verify_notices_a_manifest_replaced_underneath(tmp_path: Path) -> None:
+    path = left_by_kill(tmp_path)
+    older = (path / "MANIFEST").read_bytes()
+    with walkv.open(path) as store:
+        assert store.verify().ok
+        reader = walkv.open(path, read_only=True)
+        assert reader.verify().ok
+        store.put(b"later", b"1")
+        store.compact()
+        # The reader has seen an older one, and knows that the writer goes on.
+        assert reader.verify().ok
+        newer = (path / "MANIFEST").read_bytes()
+        (path / "MANIFEST").write_bytes(older)
+        assert [problem.path for problem in store.verify().problems] == [str(path / "MANIFEST")]
+        (path / "MANIFEST").write_bytes(newer)
+        assert store.verify().ok
+        reader.close()
+
+
+def test_an_empty_directory_that_was_lost_is_made_again(tmp_path: Path) -> None:
+    path = left_by_kill(tmp_path)
+    (path / "snapshots").rmdir()
+    with walkv.open(path, read_only=True) as reader:
+        assert list(reader.scan()) == expected(5)
+    assert not (path / "snapshots").exists()
+    with walkv.open(path) as store:
+        assert list(store.scan()) == expected(5)
+        store.compact()
+        assert store.verify().ok
+
+
 def test_creation_that_was_interrupted_at_any_point_starts_over(tmp_path: Path) -> None:
     fs = HookedFileSystem()
     walkv.open(tmp_path / "whole", filesystem=fs).close()

@@ -10,6 +10,7 @@ Each module imports only from those above it in this list; ``tests/test_layers.p
     memtable              the index of unsettled writes
     snapshot/             one compacted file: writer, reader, cache
     manifest              which files are the store
+    files                 their names; how a store begins
     recovery              look, then act
     catalog               the files and memtables that are the store right now
     compaction            flush and merge

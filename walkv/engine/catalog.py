@@ -23,13 +23,14 @@ from typing import Any, Final, NamedTuple
 
 from walkv.engine import manifest, segment
 from walkv.engine.batch import Item
+from walkv.engine.files import LOG_DIRECTORY
 from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import Entry, Memtable
 from walkv.engine.merge import Chunk, Run, merge
 from walkv.engine.ranges import GrowingRanges
-from walkv.engine.recovery import LOG_DIRECTORY
 from walkv.engine.snapshot import ABSENT, BlockCache, SnapshotReader, SnapshotSummary
 from walkv.engine.vfs import FileSystem, Lock, SyncError
+from walkv.errors import CorruptionError
 
 
 class Frozen(NamedTuple):
@@ -191,6 +192,36 @@ class Catalog:
         known = self.manifest.next(**changes)
         manifest.write(self._fs, self._directory, known)
         self.manifest = known
+
+    def check_manifest(self) -> None:
+        """Hold the manifest on disk against what this opener knows.
+
+        Raises:
+            CorruptionError: it is damaged, another store's, or not the newest.
+        """
+        with self._lock:
+            known, found = self.manifest, manifest.read(self._fs, self._directory)
+        if found.store_id != known.store_id:
+            reason = "the manifest belongs to another store"
+        elif self._guard is None:
+            # A reader may be behind the writer, and never before it.
+            if found.generation >= known.generation:
+                return
+            reason = "the manifest was replaced by an older one"
+        elif (found.last_sequence, found.segments, found.snapshots) == (
+            known.last_sequence,
+            known.segments,
+            known.snapshots,
+        ):
+            return
+        else:
+            reason = "the manifest is not the one that was written last"
+        raise CorruptionError(
+            reason,
+            path=self._fs.join(self._directory, manifest.NAME),
+            expected=f"generation {known.generation}",
+            found=f"generation {found.generation}",
+        )
 
     def add_segment(self, first_sequence: int) -> None:
         """Name a new tail in the manifest. The caller holds the commit lock."""

@@ -29,7 +29,7 @@ from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 from walkv import limits
-from walkv.engine import recovery
+from walkv.engine import files
 from walkv.engine.catalog import Catalog, Frozen
 from walkv.engine.merge import Chunk, Run, merge
 from walkv.engine.ranges import NO_RANGES, RangeSet
@@ -112,7 +112,7 @@ class Compactor:
     ) -> None:
         """``activity`` gives a number that changes with every commit."""
         self._fs = fs
-        self._snapshot_directory = fs.join(directory, recovery.SNAPSHOT_DIRECTORY)
+        self._snapshot_directory = fs.join(directory, files.SNAPSHOT_DIRECTORY)
         self._catalog = catalog
         self._cache = cache
         self._on_progress = on_progress

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from walkv import limits
-from walkv.engine import batch, frame, manifest, recovery, wal
+from walkv.engine import batch, files, frame, manifest, recovery, wal
 from walkv.engine.catalog import Catalog, ReadPoint, Sources
 from walkv.engine.compaction import Compactor, Stopped
 from walkv.engine.memtable import Memtable
@@ -73,10 +73,10 @@ class Engine(WriteSide):
         """Recover, or create, the store; the lock is held."""
         began = self._fs.monotonic()
         fs, directory = self._fs, self.path
-        if recovery.is_new(fs, directory):
+        if files.is_new(fs, directory):
             if not create:
-                raise recovery.not_found(directory)
-            tail = recovery.create(fs, directory, self._make_first)
+                raise files.not_found(directory)
+            tail = files.create(fs, directory, self._make_first)
             known = manifest.read(fs, directory)
             sources = Sources(Memtable(), (), ())
             report = RecoveryReport(created=True)
@@ -90,7 +90,7 @@ class Engine(WriteSide):
         self._memtable = sources.memtable
         self._log = Log(
             fs,
-            fs.join(directory, recovery.LOG_DIRECTORY),
+            fs.join(directory, files.LOG_DIRECTORY),
             known.store_id,
             tail,
             self._fail,

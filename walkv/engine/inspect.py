@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from walkv.engine import manifest, recovery, segment
+from walkv.engine import files, manifest, recovery, segment
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
+from walkv.engine.manifest import Manifest
 from walkv.engine.snapshot import BlockCache, SnapshotReader
 from walkv.engine.vfs import FileSystem
 from walkv.errors import CorruptionError, FormatError
@@ -136,7 +138,7 @@ def _log_bytes(engine: Engine | Follower) -> int:
     fs, total = engine.fs, 0
     for first_sequence in engine.catalog.manifest.segments:
         name = segment.file_name(first_sequence)
-        path = fs.join(engine.path, recovery.LOG_DIRECTORY, name)
+        path = fs.join(engine.path, files.LOG_DIRECTORY, name)
         try:
             file = fs.open(path)
         except FileNotFoundError:
@@ -179,7 +181,7 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
 
     try:
         manifest_path = fs.join(engine.path, manifest.NAME)
-        check(manifest_path, lambda: _check_manifest(fs, engine.path, catalog.manifest.store_id))
+        check(manifest_path, catalog.check_manifest)
         for snapshot in point.sources.snapshots:
             before, count = checked_bytes, len(problems)
 
@@ -187,13 +189,13 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
                 _check_snapshot(fs, known, catalog.manifest.store_id, advance)
 
             check(snapshot.path, check_snapshot)
-            if len(problems) > count and snapshot not in catalog.sources.snapshots:
+            if len(problems) > count and snapshot.summary not in _newest(engine).snapshots:
                 problems.pop()  # merged and removed while we looked
             advance(max(snapshot.summary.size_bytes - (checked_bytes - before), 0))
         known = catalog.manifest
         for first_sequence in known.segments:
             name = segment.file_name(first_sequence)
-            path = fs.join(engine.path, recovery.LOG_DIRECTORY, name)
+            path = fs.join(engine.path, files.LOG_DIRECTORY, name)
             durable_offset = 0
             if isinstance(engine, Engine):
                 durable_offset = engine.write_log.durable_offset_of(first_sequence)
@@ -206,7 +208,7 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
                 advance(_check_segment(fs, path, known.store_id, newest, durable_offset))
 
             check(path, check_segment)
-            if len(problems) > count and first_sequence not in catalog.manifest.segments:
+            if len(problems) > count and first_sequence not in _newest(engine).segments:
                 problems.pop()  # flushed and removed while we looked
     finally:
         point.release()
@@ -215,15 +217,13 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
     return VerifyReport(file_count, checked_bytes, tuple(problems))
 
 
-def _check_manifest(fs: FileSystem, directory: str, store_id: bytes) -> None:
-    found = manifest.read(fs, directory)
-    if found.store_id != store_id:
-        raise CorruptionError(
-            "the manifest belongs to another store",
-            path=fs.join(directory, manifest.NAME),
-            expected=store_id.hex(),
-            found=found.store_id.hex(),
-        )
+def _newest(engine: Engine | Follower) -> Manifest:
+    """The manifest as it is now; a writer may have replaced what a reader knows."""
+    known = engine.catalog.manifest
+    if isinstance(engine, Follower):
+        with suppress(OSError, CorruptionError, FormatError):
+            return manifest.read(engine.fs, engine.path)
+    return known
 
 
 def _check_snapshot(

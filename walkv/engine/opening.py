@@ -7,7 +7,7 @@ import warnings
 from typing import Any
 
 from walkv import limits
-from walkv.engine import manifest, recovery, wal
+from walkv.engine import files, manifest, wal
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.snapshot import BlockCache
@@ -43,7 +43,7 @@ def _open_engine(
             "do what walkv relies on; use a local disk for data you must not lose",
             stacklevel=4,
         )
-    lock_path = fs.join(directory, recovery.LOCK_NAME)
+    lock_path = fs.join(directory, files.LOCK_NAME)
     try:
         lock = fs.lock(lock_path)
     except LockHeldError as error:
@@ -73,14 +73,14 @@ def _open_engine(
 
 def _prepare_directory(fs: FileSystem, directory: str, create: bool) -> None:
     if fs.is_directory(directory):
-        if recovery.is_new(fs, directory) and not create:
-            raise recovery.not_found(directory)
+        if files.is_new(fs, directory) and not create:
+            raise files.not_found(directory)
         return
     try:
         fs.list(directory)
     except FileNotFoundError:
         if not create:
-            raise recovery.not_found(directory) from None
+            raise files.not_found(directory) from None
         fs.make_directory(directory)
     except NotADirectoryError:
         raise FormatError(
@@ -111,7 +111,7 @@ def _open_follower(directory: str, *, cache_bytes: int, fs: FileSystem) -> Follo
         CorruptionError: durable data is damaged or missing.
     """
     directory = fs.absolute(directory)
-    if not fs.is_directory(directory) or recovery.is_new(fs, directory):
+    if not fs.is_directory(directory) or files.is_new(fs, directory):
         raise FileNotFoundError(2, "there is no walkv store here to read", directory)
     return Follower(fs, directory, BlockCache(cache_bytes))
 

@@ -33,29 +33,16 @@ from dataclasses import dataclass, field
 
 from walkv import limits
 from walkv.engine import batch, frame, manifest, segment, snapshot
+from walkv.engine.files import LOG_DIRECTORY, QUARANTINE_DIRECTORY, SNAPSHOT_DIRECTORY
 from walkv.engine.frame import BadFrame
 from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, Memtable
 from walkv.engine.segment import Scanner
 from walkv.engine.snapshot import BlockCache, SnapshotReader
-from walkv.engine.vfs import File, FileSystem, SyncError, ensure_synced
+from walkv.engine.vfs import File, FileSystem, ensure_synced
 from walkv.engine.wal import Tail
-from walkv.errors import CorruptionError, FormatError
+from walkv.errors import CorruptionError
 
-LOCK_NAME = "LOCK"
-LOG_DIRECTORY = "log"
-SNAPSHOT_DIRECTORY = "snapshots"
-QUARANTINE_DIRECTORY = "quarantine"
-OWN_NAMES = frozenset(
-    (
-        LOCK_NAME,
-        LOG_DIRECTORY,
-        SNAPSHOT_DIRECTORY,
-        QUARANTINE_DIRECTORY,
-        manifest.NAME,
-        manifest.TEMPORARY_NAME,
-    )
-)
 _COPY_BYTES = 1 * limits.MIB
 
 
@@ -305,19 +292,43 @@ def damage(scanner: Scanner, reason: str) -> CorruptionError:
 
 
 def _unknown_files(fs: FileSystem, directory: str, known: Manifest) -> list[str]:
+    """Files of ours that the manifest does not name: left over, to be removed.
+
+    Raises:
+        CorruptionError: one of them holds commits, so the manifest is not the newest.
+    """
     wanted = {segment.file_name(first) for first in known.segments}
     wanted |= {snapshot.file_name(s.snapshot_id) for s in known.snapshots}
     unknown = []
     for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY):
         inside = fs.join(directory, name)
-        for entry in fs.list(inside):
-            ours = segment.parse_file_name(entry) is not None
-            ours = ours or snapshot.parse_file_name(entry) is not None
+        for entry in fs.list(inside) if fs.is_directory(inside) else ():
+            first_sequence = segment.parse_file_name(entry)
+            ours = first_sequence is not None or snapshot.parse_file_name(entry) is not None
             if ours and entry not in wanted:
                 unknown.append(fs.join(inside, entry))
+            if first_sequence is not None and first_sequence > known.segments[-1]:
+                _check_unused(fs, fs.join(inside, entry), directory)
     if manifest.TEMPORARY_NAME in fs.list(directory):
         unknown.append(fs.join(directory, manifest.TEMPORARY_NAME))
     return unknown
+
+
+def _check_unused(fs: FileSystem, path: str, directory: str) -> None:
+    """Nothing is appended to a segment before a durable manifest names it, so one that is newer
+    than the manifest's tail has a header at most."""
+    file = fs.open(path)
+    try:
+        used = file.size() > segment.HEADER_BYTES
+    finally:
+        file.close()
+    if used:
+        raise CorruptionError(
+            "the manifest is older than the log: it does not name a segment that holds commits",
+            path=fs.join(directory, manifest.NAME),
+            expected=f"a manifest that names {path}",
+            found="an older one",
+        )
 
 
 def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, RecoveryReport]:
@@ -334,6 +345,9 @@ def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, Recov
     if findings.tail.torn:
         quarantine_path = _save(fs, directory, findings.tail)
     scanner.file.close()
+    if not fs.is_directory(fs.join(directory, SNAPSHOT_DIRECTORY)):
+        # An empty directory is easily lost where stores are copied, and nothing with it.
+        fs.make_directory(fs.join(directory, SNAPSHOT_DIRECTORY))
     file = fs.open(path, writable=True)
     if findings.tail.cut_bytes:
         file.truncate(scanner.offset)
@@ -403,84 +417,3 @@ def _save(fs: FileSystem, directory: str, tail: TailState) -> str:
         copy.close()
     ensure_synced(lambda: fs.sync_directory(inside))
     return path
-
-
-def create(fs: FileSystem, directory: str, make_segment: Callable[[str, bytes], Tail]) -> Tail:
-    """Make a new, empty store; a crash at any point leaves nothing that looks like one.
-
-    Args:
-        make_segment: creates the first segment, durably, in a directory for a store id.
-    """
-    for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY, QUARANTINE_DIRECTORY):
-        fs.make_directory(fs.join(directory, name))
-    ensure_synced(lambda: fs.sync_directory(directory))
-    _sync_ancestors(fs, directory)
-    store_id = fs.random_bytes(segment.STORE_ID_BYTES)
-    tail = make_segment(fs.join(directory, LOG_DIRECTORY), store_id)
-    manifest.write(
-        fs,
-        directory,
-        Manifest(store_id, 1, 1, 0, fs.wall_time_ns(), (tail.header.first_sequence,), ()),
-    )
-    return tail
-
-
-def _sync_ancestors(fs: FileSystem, directory: str) -> None:
-    """Make the names on the way to a directory durable: they may have been made just now."""
-    above, below = fs.parent(directory), directory
-    nearest = True
-    while above != below:
-        try:
-            fs.sync_directory(above)
-        except PermissionError as error:
-            # A directory we may not even read was not made by us.
-            if nearest:
-                raise SyncError(error) from error
-        except OSError as error:
-            raise SyncError(error) from error
-        above, below, nearest = fs.parent(above), above, False
-
-
-def is_new(fs: FileSystem, directory: str) -> bool:
-    """Whether a directory may become a store: it is empty, or its creation was interrupted.
-
-    Raises:
-        FormatError: it holds something else.
-        CorruptionError: it holds a store whose manifest is missing.
-    """
-    names = set(fs.list(directory))
-    if manifest.NAME in names:
-        return False
-    foreign = sorted(names - OWN_NAMES)
-    if foreign:
-        raise FormatError(
-            f"{directory}: this directory is not a walkv store and is not empty (it has "
-            f"{foreign[0]!r}); choose another directory",
-            path=directory,
-            supported=(manifest.FORMAT_VERSION,),
-        )
-    settled = SNAPSHOT_DIRECTORY in names and fs.list(fs.join(directory, SNAPSHOT_DIRECTORY))
-    logged = False
-    if LOG_DIRECTORY in names:
-        inside = fs.join(directory, LOG_DIRECTORY)
-        for name in fs.list(inside):
-            # The first segment of an interrupted creation has no frames yet.
-            file = fs.open(fs.join(inside, name))
-            logged = logged or file.size() > segment.HEADER_BYTES
-            file.close()
-    if settled or logged:
-        if manifest.NAME in fs.list(directory):
-            return False  # another process was making the store just now
-        raise CorruptionError(
-            "the manifest is missing, and there is data",
-            path=fs.join(directory, manifest.NAME),
-            expected="a manifest",
-            found="no file",
-        )
-    return True
-
-
-def not_found(directory: str) -> FileNotFoundError:
-    return FileNotFoundError(
-        2, "there is no walkv store here; open it with create=True to make one", directory
-    )
