@@ -12,7 +12,8 @@ Invariants:
     4. After a sync has failed nothing is synced again: every waiter gets the error.
     5. A segment is created only after the seal of the one before it is durable, and is appended to
        only after its own creation is durable.
-    6. A frame that could not be written whole is cut off again before anything else is written.
+    6. A frame that could not be written whole is cut off again, durably, before anything else is
+       written.
 
 Source: group commit as in PostgreSQL's ``XLogFlush`` (the first waiter syncs for all who came
 before the sync began). A dedicated sync thread for every commit was rejected: it adds two thread
@@ -198,11 +199,20 @@ class Log:
             self._write_file(data, offset)
 
     def undo(self) -> None:
-        """Cut off what a ``write`` that is not to count has left.
+        """Cut off what a ``write`` that is not to count has left, durably: the caller is told that
+        the commit was not made, and a power failure must not bring it back. It may have reached the
+        file whole, if only the zeros behind it did not.
+
+        The caller holds the commit lock.
 
         Raises:
             StoreFailedError: it could not be cut off, so the log cannot go on.
         """
+        self._cut_back()
+        with self._sync_lock:
+            self._sync_tail()
+
+    def _cut_back(self) -> None:
         try:
             self._tail.file.truncate(self.position - self._base)
         except OSError as error:
@@ -324,7 +334,8 @@ class Log:
             if kind != frame.SYNC_MARKER:
                 self._tail.file.truncate(offset + len(data))
         except BaseException:
-            self.undo()
+            # It says nothing that is not so: if it comes back, no harm is done.
+            self._cut_back()
             raise
         self._marked_at = self.position = before + len(data)
 

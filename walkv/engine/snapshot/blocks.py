@@ -162,7 +162,7 @@ def encode_data(keys: list[bytes], items: list[Any], sequences: list[int]) -> by
 def decode_data(payload: bytes, plain: bool) -> Block:
     """Raises ``ValueError`` where the payload is not a data block."""
     keys, items, sequences = _unpack(payload, 3)
-    if type(sequences) is not bytes or type(keys) is not list:
+    if type(sequences) is not bytes or type(keys) is not list or type(items) is not list:
         raise ValueError("a column of another type")
     count = len(keys)
     if count == 0 or len(items) != count or len(sequences) != 9 + count * sequences[8]:
@@ -184,6 +184,8 @@ def encode_index(first_keys: list[bytes], starts: list[int], hashes: list[int]) 
 
 def decode_index(payload: bytes) -> Index:
     first_keys, starts, filter_bytes = _unpack(payload, 3)
+    if type(first_keys) is not list or type(starts) is not list:
+        raise ValueError("a column of another type")
     if len(starts) != len(first_keys) + 1 or set(map(type, first_keys)) != _BYTES:
         raise ValueError("first keys and starts do not match")
     _check_ascending(starts)
@@ -212,6 +214,9 @@ def _check_filter(filter_bytes: Any) -> None:
 
 def decode_root(payload: bytes) -> Root:
     root = Root()
+    columns = _unpack(payload, 9)
+    if set(map(type, columns)) != {list}:
+        raise ValueError("a column of another type")
     (
         root.first_keys,
         root.last_keys,
@@ -222,17 +227,15 @@ def decode_root(payload: bytes) -> Root:
         root.flags,
         starts,
         stops,
-    ) = _unpack(payload, 9)
+    ) = columns
     root.ranges = RangeSet(tuple(starts), tuple(stops))
-    columns: list[list[Any]] = [root.last_keys, root.offsets, root.data_lengths]
-    columns += [root.index_lengths, root.entry_counts, root.flags]
-    if len({len(root.first_keys), *map(len, columns)}) != 1 or len(starts) != len(stops):
+    if len(set(map(len, columns[:7]))) != 1 or len(starts) != len(stops):
         raise ValueError("columns of different lengths")
     if not set(map(type, [*root.first_keys, *root.last_keys, *starts])) <= _BYTES:
         raise ValueError("a key of another type")
     if not set(map(type, stops)) <= {bytes, type(None)}:
         raise ValueError("a range with an end of another type")
-    if not {type(number) for column in columns[1:] for number in column} <= {int}:
+    if not {type(number) for column in columns[2:7] for number in column} <= {int}:
         raise ValueError("a number of another type")
     return root
 

@@ -160,6 +160,8 @@ class SnapshotReader:
         index = self._decode(blocks.decode_index, payload, offset)
         if index.starts[0] != 0 or index.starts[-1] != root.data_lengths[number]:
             raise self._undecodable(ValueError("blocks outside the partition"), offset)
+        if index.first_keys[0] != root.first_keys[number]:
+            raise self._undecodable(ValueError("another partition's keys"), offset)
         self._cache.add(self._token_base + offset, index)
         return index
 
