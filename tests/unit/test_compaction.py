@@ -16,6 +16,8 @@ from walkv import limits
 from walkv.engine.compaction import pick
 from walkv.engine.core import Engine
 from walkv.engine.snapshot import SnapshotWriter
+from walkv.engine.vfs import OsFile
+from walkv.testing import Fault, FaultyFileSystem
 
 
 def engine_of(store: walkv.Store) -> Engine:
@@ -329,3 +331,56 @@ def test_a_snapshot_that_cannot_be_opened_again_is_removed(tmp_path: Path) -> No
         assert list((tmp_path / "s" / "snapshots").iterdir()) == []
         store.compact()
         assert store.get(b"k") == b"v"
+
+
+class _NoSpaceForMerges(HookedFileSystem):
+    """Files of at most 60,000 bytes: flushes fit, merges do not."""
+
+    full = True
+
+    def create(self, path: str) -> OsFile:
+        file = super().create(path)
+        if self.full and path.endswith(".snap"):
+            write = file.write
+
+            def limited(data: bytes, offset_bytes: int) -> None:
+                if offset_bytes + len(data) > 60_000:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                write(data, offset_bytes)
+
+            file.write = limited  # type: ignore[method-assign]
+        return file
+
+
+@pytest.mark.parametrize("threads", [False, True])
+def test_a_merge_that_fails_holds_up_no_flush_and_no_commit(tmp_path: Path, threads: bool) -> None:
+    fs = _NoSpaceForMerges(threads=threads)
+    store = walkv.open(tmp_path / "s", memtable_bytes=65_536, filesystem=fs)
+    rng = random.Random(1)
+    for number in range(900):
+        store.put(b"%06d" % number, rng.randbytes(700), sync=walkv.WriteBack())
+    # The error of the merges is told, and not by refusing commits.
+    assert "No space" in str(store.stats().background_error)
+    assert store.stats().snapshot_count > 10
+    fs.full = False
+    store.compact()
+    assert store.count() == 900
+    assert store.stats().snapshot_count == 1
+    store.close()
+
+
+def test_no_descriptor_for_the_sync_of_a_directory_is_not_a_failed_sync(tmp_path: Path) -> None:
+    fs = FaultyFileSystem(threads=False)
+    store = walkv.open(tmp_path / "s", filesystem=fs)
+    store.put(b"a", b"1")
+    fs.fault = Fault(
+        lambda call: call.operation == "sync_directory" and call.path.endswith("log"), errno.EMFILE
+    )
+    with pytest.raises(OSError, match="Too many open files"):
+        store.compact()
+    assert len(fs.raised) == 1
+    store.put(b"b", b"2")
+    store.compact()
+    store.close()
+    with walkv.open(tmp_path / "s") as reopened:
+        assert dict(reopened.scan()) == {b"a": b"1", b"b": b"2"}

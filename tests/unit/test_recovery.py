@@ -243,11 +243,23 @@ def test_sealed_segment_that_does_not_end_in_its_seal_is_refused(tmp_path: Path)
     for length in (segment.HEADER_BYTES, len(data) - 45, len(data) - 1):
         sealed.write_bytes(data[:length])
         refuses(store, "log", sealed.name)
-    for more in (b"\0", b"\1"):
+    for more in (b"\1", bytes(300) + b"\1"):
         sealed.write_bytes(data + more)
         refuses(store, "log", sealed.name)
     sealed.write_bytes(data[:20])
     assert refuses(store, "log", sealed.name).offset_bytes == 0
+
+
+def test_zeros_behind_a_seal_hide_nothing(tmp_path: Path) -> None:
+    store = two_segments(tmp_path)
+    with walkv.open(store, read_only=True) as reader:
+        state = dict(reader.scan())
+    sealed = min((store / "log").iterdir())
+    sealed.write_bytes(sealed.read_bytes() + bytes(5_000))
+    for read_only in (True, False):
+        with walkv.open(store, read_only=read_only) as opened:
+            assert dict(opened.scan()) == state
+            assert opened.verify().ok
 
 
 def test_bytes_behind_the_seal_of_the_newest_segment(tmp_path: Path) -> None:

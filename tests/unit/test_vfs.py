@@ -193,7 +193,9 @@ def test_lock_is_held_by_one_and_says_by_whom(tmp_path: Path) -> None:
     again.release()
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe", b"[]", b"{", b"7", b"x" * 10_000, b"[" * 4_096])
+@pytest.mark.parametrize(
+    "content", [b"", b"\xff\xfe", b"[]", b"{", b"7", b"x" * 10_000, b"[" * 4_096]
+)
 def test_a_holder_that_cannot_be_read_is_unknown(tmp_path: Path, content: bytes) -> None:
     path = str(tmp_path / "LOCK")
     lock = FS.lock(path)

@@ -211,9 +211,17 @@ class Compactor:
             if frozen and (not due or len(self._catalog.sources.snapshots) < MERGE_FIRST):
                 self._flush_oldest()
             elif due:
-                self._merge(due)
+                self._merge_or_flush(due)
             else:
                 return
+
+    def _merge_or_flush(self, count: int) -> None:
+        try:
+            self._merge(count)
+        except OSError:
+            # There may be space for a flush where there is none for a merge, and writers wait.
+            self._flush_all()
+            raise
 
     def _note(self, error: BaseException) -> None:
         cause = error.error if isinstance(error, SyncError) else error

@@ -111,7 +111,9 @@ class Follower(ReadSide):
                     # Nothing new: then see whether that is because of damage.
                     recovery.judge(scanner, read_on)
             except BaseException:
-                # What was taken in is not of one moment: read everything anew next time.
+                # As far as it was taken in, it is a moment of the store too; but what comes after
+                # is not known: read everything anew next time.
+                self._sequence = scanner.next_sequence - 1
                 self._fingerprint = ()
                 raise
             finally:

@@ -256,7 +256,7 @@ def _check_segment(
 
     try:
         read_on()
-        if not newest and (not scanner.sealed or scanner.offset != scanner.file.size()):
+        if not newest and not (scanner.sealed and scanner.ends_in_zeros()):
             raise recovery.damage(scanner, "a sealed segment does not end with its seal")
         # A live writer may be in the middle of a frame; only what was durable counts.
         recovery.judge(scanner, read_on)

@@ -5,7 +5,7 @@ verdict. It writes nothing, ever. ``act`` does what the verdict says.
 
 The verdict on a segment whose frames end before the file does:
 
-    - not the newest one                     damage: refuse
+    - not the newest one, and not sealed     damage: refuse
     - sealed, and not only zeros follow      damage: refuse
     - a later valid frame promises past it   damage: refuse
     - nothing but zeros follows              a clean end, or commits lost to a crash; cut silently
@@ -168,7 +168,9 @@ def look(fs: FileSystem, directory: str, cache: BlockCache) -> Findings:
             )
         replay(scanner, findings)
         tail = judge(scanner, lambda scanner=scanner: replay(scanner, findings))  # type: ignore[misc]
-        if not newest and (tail.cut_bytes or not scanner.sealed):
+        # Zeros behind a seal hide nothing: they were written ahead, and a sync that failed has lost
+        # their truncation.
+        if not newest and (tail.torn or not scanner.sealed):
             raise damage(scanner, "a sealed segment ends before its seal")
         expected_first = scanner.next_sequence
         findings.tail = tail
@@ -349,7 +351,8 @@ def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, Recov
         # An empty directory is easily lost where stores are copied, and nothing with it.
         fs.make_directory(fs.join(directory, SNAPSHOT_DIRECTORY))
     file = fs.open(path, writable=True)
-    if findings.tail.cut_bytes:
+    if not findings.tail.clean:
+        # Also where nothing is seen behind it: a failed sync may have lost an earlier truncation.
         file.truncate(scanner.offset)
     _write_again(file, scanner)
     ensure_synced(file.sync)

@@ -28,6 +28,7 @@ silently: the caller tells a clean end from a torn one and a torn one from damag
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ from xxhash import xxh3_64_digest
 from walkv import limits
 from walkv.engine import frame as frames
 from walkv.engine.frame import BadFrame, Frame
-from walkv.engine.vfs import File, FileSystem, ensure_synced
+from walkv.engine.vfs import File, FileSystem, SyncError, ensure_synced
 from walkv.errors import CorruptionError, FormatError
 
 MAGIC: Final = b"WALKVLOG"
@@ -49,6 +50,7 @@ SUFFIX: Final = ".wal"
 
 _HEADER: Final = struct.Struct("<8sII16sQQQ")
 _READ_BYTES: Final = 1 * limits.MIB
+_NO_DESCRIPTOR: Final = frozenset((errno.EMFILE, errno.ENFILE))
 
 assert _HEADER.size + frames.CHECKSUM_BYTES == HEADER_BYTES
 
@@ -99,7 +101,12 @@ def create(fs: FileSystem, directory: str, header: SegmentHeader) -> File:
     file = fs.create(fs.join(directory, file_name(header.first_sequence)))
     file.write(header.encode(), 0)
     ensure_synced(file.sync)
-    ensure_synced(lambda: fs.sync_directory(directory))
+    try:
+        fs.sync_directory(directory)
+    except OSError as error:
+        if error.errno in _NO_DESCRIPTOR:
+            raise  # it was not even tried, and nothing depends on this segment yet
+        raise SyncError(error) from error
     return file
 
 

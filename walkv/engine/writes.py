@@ -301,8 +301,10 @@ class WriteSide(ReadSide):
             else:
                 self._flush_inline()
             self.check()
-            if compactor.failed_attempt > attempt and compactor.error is not None:
-                self._refuse_for(compactor.error)
+            error = compactor.error if compactor.failed_attempt > attempt else None
+            # A merge that failed is no reason: the flush beside it may have made room.
+            if error is not None and self._catalog.sources.frozen:
+                self._refuse_for(error)
             if self._memtable.bytes_used < self._room_at:
                 return self._memtable
         compactor.urgent = False
