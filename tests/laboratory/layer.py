@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
+from walkv import CorruptionError, FormatError
+from walkv.testing import LostError
+
 
 class Scale(Enum):
     """How much to do: seconds in the test suite, minutes in CI, and rounds of a soak."""
@@ -80,9 +83,19 @@ class Figures:
 
     def fail(self, job: Job, error: BaseException, detail: str = "") -> None:
         """Note an exception as a failure of a job."""
+        self.counts[_kind(error)] += 1
         lines = traceback.format_exception(type(error), error, error.__traceback__)
         what = f"{type(error).__name__}: {error}".splitlines()[0]
         self.failures.append(Failure(job, what, "\n".join(filter(None, [detail, *lines]))))
+
+
+def _kind(error: BaseException) -> str:
+    """Under which name of the report a failure is counted."""
+    if isinstance(error, CorruptionError | FormatError):
+        return "legal states refused"
+    if isinstance(error, LostError):
+        return "acknowledged lost" if str(error).startswith("acknowledged") else "prefix violations"
+    return "other failures"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ Over a ``SimulatedFileSystem`` a failed sync loses what it should have covered: 
 later sync makes it durable, and a power failure shows that.
 
     >>> import walkv
+    >>> from walkv.testing import SimulatedFileSystem
     >>> fs = FaultyFileSystem(SimulatedFileSystem(), threads=False)
     >>> store = walkv.open("/s", filesystem=fs)
     >>> fs.fault = Fault(lambda call: call.operation == "sync_data")
