@@ -32,6 +32,15 @@ _LONG: Final = tuple(
     f"crashes: random 60 {policy}" for policy in ("Wal", "WriteBack", "WriteThrough")
 )
 _CRASHES: Final = (*_SHORT, *_LONG)
+_SCHEDULES: Final = (
+    "schedules: threads=4 policy=wal commits=3 helper=sync sync_ms=10 strategy=walk runs=6",
+    "schedules: threads=4 policy=wal commits=3 helper=sync sync_ms=10 strategy=pre:4 runs=6",
+    "schedules: threads=3 lines=1 policy=wal sync_ms=10 strategy=pct:3 runs=6",
+    "schedules: threads=2 tasks=3 helper=compact sync_ms=10 strategy=walk runs=6",
+)
+_FAILED_SYNCS: Final = (
+    "schedules: threads=4 policy=wal fault=3 helper=sync sync_ms=10 strategy=walk runs=6",
+)
 
 WAL: Final = "walkv.engine.wal"
 RECOVERY: Final = "walkv.engine.recovery"
@@ -78,20 +87,12 @@ MUTANTS: Final = (
         ("crashes: random 60 WriteBackBytes",),
     ),
     Mutant(
-        "a sync ends one commit early",
-        WAL,
-        "Log._sync_tail",
-        "self.durable = target",
-        "self.durable = self.position = target",
-        ("schedules: ",),
-    ),
-    Mutant(
         "synced offset advanced before the sync returns",
         WAL,
         "Log._sync_tail",
         "self._tail.file.sync_data()",
         "self.durable = target\nself._tail.file.sync_data()",
-        ("schedules: ",),
+        _SCHEDULES,
     ),
     Mutant(
         "durable read after the sync",
@@ -99,7 +100,7 @@ MUTANTS: Final = (
         "Log._sync_tail",
         "self.durable = target",
         "self.durable = self.position",
-        ("schedules: ",),
+        _SCHEDULES,
     ),
     Mutant(
         "frames state the written offset as synced",
@@ -388,11 +389,19 @@ MUTANTS: Final = (
         ("crashes: Wal: put a; phantom a",),
     ),
     Mutant(
+        "a group's gate is never opened",
+        WAL,
+        "Log.wait",
+        "mine.release()",
+        "pass",
+        _SCHEDULES,
+    ),
+    Mutant(
         "a waiter returns after any sync",
         WAL,
         "Log.wait",
-        "                        continue",
-        "                        return",
-        ("schedules: ",),
+        "continue",
+        "return",
+        _SCHEDULES,
     ),
 )

@@ -14,6 +14,16 @@ the store: noted after it, a commit that reached the medium would look like inve
     Traceback (most recent call last):
         ...
     walkv.testing.model.LostError: acknowledged and not there: [b'k'] (A=1, I=1)
+
+The wall clock may be set back. An entry that had expired by the latest time told to the model may
+then be there again, or may be gone for good, dropped by a compaction; ``returning`` names these.
+
+    >>> model = ModelStore()
+    >>> number = model.begin([("put", b"k", b"1", 1.0)], now_ms=0)
+    >>> model.live(now_ms=1000), model.live(now_ms=999), model.returning(now_ms=999)
+    ({}, {b'k': b'1'}, {b'k'})
+    >>> model.check({}, now_ms=999), model.check({b"k": b"1"}, now_ms=999)
+    (1, 1)
 """
 
 from __future__ import annotations
@@ -43,7 +53,16 @@ class ModelStore:
 
     def __init__(self) -> None:
         self._states: list[dict[bytes, Entry]] = [{}]
+        self._latest_ms = 0
         self.acknowledged = 0
+
+    def copy(self) -> ModelStore:
+        """The model as it is now, to be held against a crash at this moment."""
+        twin = ModelStore()
+        twin._states = list(self._states)
+        twin._latest_ms = self._latest_ms
+        twin.acknowledged = self.acknowledged
+        return twin
 
     @property
     def begun(self) -> int:
@@ -51,6 +70,7 @@ class ModelStore:
 
     def begin(self, operations: Iterable[Operation], *, now_ms: int) -> int:
         """Note a commit that is about to be made; returns its number, the first being 1."""
+        self._told(now_ms)
         entries = dict(self._states[-1])
         for operation in operations:
             _apply(entries, operation, now_ms)
@@ -69,12 +89,37 @@ class ModelStore:
 
     def live(self, *, now_ms: int, number: int | None = None) -> dict[bytes, bytes]:
         """Keys and values in key order, after ``number`` commits or after all."""
+        self._told(now_ms)
         entries = self._states[-1 if number is None else number]
         return {
             key: value
             for key, (value, expiry_ms) in sorted(entries.items())
             if expiry_ms is None or expiry_ms > now_ms
         }
+
+    def returning(self, *, now_ms: int, number: int | None = None) -> set[bytes]:
+        """Keys in ``live`` that had expired before the clock was set back: they may be absent."""
+        self._told(now_ms)
+        entries = self._states[-1 if number is None else number]
+        return {
+            key
+            for key, (_, expiry_ms) in entries.items()
+            if expiry_ms is not None and now_ms < expiry_ms <= self._latest_ms
+        }
+
+    def doubtful(
+        self, found: dict[bytes, bytes], *, now_ms: int, at_least: int | None = None
+    ) -> set[bytes]:
+        """Keys of which ``found`` does not tell what time will bring: it is the state after several
+        numbers of commits, and their expiries differ. Arguments as for ``check``."""
+        least = self.acknowledged if at_least is None else at_least
+        numbers = range(least, self.begun + 1)
+        states = [self._states[n] for n in numbers if self._is_state(found, now_ms, n)]
+        keys = {key for entries in states for key in entries}
+        return {key for key in keys if len({entries.get(key) for entries in states}) > 1}
+
+    def _told(self, now_ms: int) -> None:
+        self._latest_ms = max(self._latest_ms, now_ms)
 
     def entry(self, key: bytes) -> Entry | None:
         """Value and expiry of a key, expired or not."""
@@ -92,10 +137,18 @@ class ModelStore:
         """
         least = self.acknowledged if at_least is None else at_least
         for number in range(self.begun, least - 1, -1):
-            entries = self._states[number]
-            if len(entries) >= len(found) and self.live(now_ms=now_ms, number=number) == found:
+            if self._is_state(found, now_ms, number):
                 return number
         raise LostError(self._explain(found, least, now_ms))
+
+    def _is_state(self, found: dict[bytes, bytes], now_ms: int, number: int) -> bool:
+        if len(self._states[number]) < len(found):
+            return False
+        live = self.live(now_ms=now_ms, number=number)
+        if live == found:
+            return True
+        may_lack = self.returning(now_ms=now_ms, number=number) - found.keys()
+        return bool(may_lack) and found == {k: v for k, v in live.items() if k not in may_lack}
 
     def recovered(self, number: int) -> None:
         """Go on from the state after ``number`` commits: those after it are lost for good, and
@@ -106,7 +159,7 @@ class ModelStore:
     def _explain(self, found: dict[bytes, bytes], least: int, now_ms: int) -> str:
         bounds = f"(A={least}, I={self.begun})"
         for number in range(least - 1, -1, -1):
-            if self.live(now_ms=now_ms, number=number) == found:
+            if self._is_state(found, now_ms, number):
                 known = self.live(now_ms=now_ms, number=least)
                 changed = sorted(k for k in {*known, *found} if known.get(k) != found.get(k))
                 return f"acknowledged and not there: {changed} {bounds}"
