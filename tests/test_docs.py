@@ -211,7 +211,7 @@ def test_the_tower_has_every_module() -> None:
         span.strip("/").rpartition("/")[2] for r in rows[1:] for span in CODE_SPAN.findall(r[1])
     ]
     found = {path.stem for path in (ROOT / "walkv" / "engine").iterdir() if path.name[0] != "_"}
-    assert sorted(spans) == sorted(found | {"errors", "limits", "walkv", "walkv.cli"})
+    assert sorted(spans) == sorted(found | {"errors", "limits", "walkv", "walkv.cli", "walkv.testing"})
 
 
 def test_every_folder_of_tests_is_explained() -> None:

@@ -11,7 +11,7 @@ The tower; each floor imports only from those above it:
     engine/            bytes in, bytes out: log, memtable, snapshots, recovery, compaction
       engine/store/    the key-value API
     this face
-    cli/               the walkv command
+    cli/, testing/     the walkv command; fakes for tests
 """
 
 from walkv.engine.inspect import Stats, VerifyReport

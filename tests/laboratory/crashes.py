@@ -339,11 +339,11 @@ def jobs(scale: Scale, seed: int) -> list[Job]:
     """Each policy's random workloads, and the sequences that begin with each step."""
     made = []
     if scale is not Scale.SOAK:
-        depth = 2 if scale is Scale.QUICK else 3
+        depth = 2 if scale is Scale.QUICK else 4
         made += [
             Job(LAYER.name, f"exhaustive {depth} {name_of(step)}", seed, 10.0) for step in ALPHABET
         ]
-    count, length = {Scale.QUICK: (1, 20), Scale.FULL: (5, 40), Scale.SOAK: (2, 120)}[scale]
+    count, length = {Scale.QUICK: (1, 20), Scale.FULL: (5, 80), Scale.SOAK: (2, 120)}[scale]
     made += [
         Job(LAYER.name, f"random {length} {policy}", seed + number, 5.0)
         for policy in POLICIES
