@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
+import random
 import socket
 import threading
 from pathlib import Path
 
 import pytest
-from support.processes import run, start
+from support.processes import run
 
 import walkv
+from tests.laboratory.layer import Job, Scale
+from tests.laboratory.machines import LAYER
 from walkv import LockedError, StoreFailedError
+
+SEED = random.randrange(1 << 30)
+JOBS = [job for job in LAYER.jobs(Scale.QUICK, SEED) if job.text.split()[0] in ("race", "fork")]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("job", JOBS, ids=[job.text for job in JOBS])
+def test_races_and_forks_of_real_processes(job: Job) -> None:
+    figures = LAYER.run(job)
+    assert not figures.failures, figures.failures[0]
+    assert figures.counts.total() > 0
 
 
 def test_a_second_process_is_told_who_holds_the_store(tmp_path: Path) -> None:
@@ -51,59 +64,6 @@ def test_two_opens_in_one_process(tmp_path: Path) -> None:
             """)
         assert out == "locked\n"
         store.put(b"k", b"v")
-
-
-def test_the_lock_goes_with_a_killed_process(tmp_path: Path) -> None:
-    path = tmp_path / "s"
-    child = start(f"""
-        import sys, time, walkv
-        store = walkv.open({str(path)!r})
-        store.put(b"k", b"v")
-        print("open", flush=True)
-        time.sleep(600)
-        """)
-    assert child.stdout is not None
-    assert child.stdout.readline() == b"open\n"
-    with pytest.raises(LockedError) as caught:
-        walkv.open(path)
-    assert caught.value.pid == child.pid
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdout.close()
-    with walkv.open(path) as store:
-        assert store[b"k"] == b"v"
-        assert not store.recovery_report.clean
-
-
-def test_one_of_many_openers_gets_a_new_store(tmp_path: Path) -> None:
-    # Whoever comes second while the first creates the store is told that it is locked, no more.
-    script = f"""
-        import sys, walkv
-        sys.stdin.read(1)
-        try:
-            store = walkv.open({str(tmp_path / "s")!r})
-        except walkv.LockedError:
-            print("locked")
-        else:
-            for number in range(200):
-                store.put(b"%d" % number, b"x" * 100)
-            print("opened")
-            sys.stdout.flush()
-            store.close()
-        """
-    children = [start(script, stdin=-1) for _ in range(6)]
-    for child in children:
-        assert child.stdin is not None
-        child.stdin.write(b"x")
-        child.stdin.close()
-    said = []
-    for child in children:
-        assert child.stdout is not None
-        said.append(child.stdout.read().decode().strip())
-        child.stdout.close()
-        assert child.wait() == 0
-    assert set(said) <= {"opened", "locked"}
-    assert "opened" in said
 
 
 def in_child(check: str, path: Path) -> str:
