@@ -1,0 +1,1 @@
+"""The decoders under hostile input."""
