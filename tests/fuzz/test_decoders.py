@@ -10,6 +10,7 @@ from tests.laboratory.fuzz import LAYER
 from tests.laboratory.fuzz_targets import (
     KEYS,
     MAX_BLOCK_BYTES,
+    SALT,
     TARGETS,
     MemoryExceededError,
     Target,
@@ -20,6 +21,7 @@ from tests.laboratory.fuzz_targets import (
     try_target,
 )
 from tests.laboratory.layer import Job, Scale
+from walkv import CorruptionError
 from walkv.engine.snapshot import blocks, layout
 
 SEED = 20240611
@@ -84,6 +86,16 @@ def test_a_bomb_takes_no_memory(declared: bool) -> None:
     body = pack(bytes(64 << 20))
     for claimed in (0, 100, MAX_BLOCK_BYTES, MAX_BLOCK_BYTES + 1, 64 << 20):
         assert not accepts("page", page(layout.DATA, layout.ZSTD, claimed, body, 64))
+
+
+def test_nothing_is_decompressed_that_declares_another_size(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bomb = zstandard.ZstdCompressor(write_content_size=True).compress(bytes(64 << 20))
+    data = page(layout.DATA, layout.ZSTD, 100, bomb, 64)
+    monkeypatch.setattr(layout, "_decompressor", lambda: pytest.fail("it was decompressed"))
+    with pytest.raises(CorruptionError, match="declares another size"):
+        layout.decode_page(data, layout.DATA, path="p", salt=SALT, offset=64)
 
 
 @pytest.mark.parametrize("head", [b"\x91", b"\x92\xc0", b"\xdd\xff\xff\xff\xff", b"\x81\xa1k"])
