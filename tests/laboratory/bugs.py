@@ -38,6 +38,11 @@ _SCHEDULES: Final = (
     "schedules: threads=3 lines=1 policy=wal sync_ms=10 strategy=pct:3 runs=6",
     "schedules: threads=2 tasks=3 helper=compact sync_ms=10 strategy=walk runs=6",
 )
+_DAMAGE: Final = (
+    "damage: killed only bit:log/00000000000000000031.wal:512",
+    "damage: killed only bit:log/00000000000000000031.wal:6936",
+    "damage: killed bits 1/2",
+)
 _FAILED_SYNCS: Final = (
     "schedules: threads=4 policy=wal fault=3 helper=sync sync_ms=10 strategy=walk runs=6",
 )
@@ -116,7 +121,7 @@ MUTANTS: Final = (
         "Log._sync_tail",
         "self._tail.file.sync_data()",
         "try:\n    self._tail.file.sync_data()\nexcept OSError:\n    self._tail.file.sync_data()",
-        ("faults: ",),
+        ("faults: Wal EIO once sync_data wal 1: phantom b", *_FAILED_SYNCS),
     ),
     Mutant(
         "a failed fsync is forgotten",
@@ -124,7 +129,7 @@ MUTANTS: Final = (
         "Log._poison",
         "self._failure = error",
         "self._failure = None",
-        ("faults: ",),
+        ("faults: Wal EIO once sync_data wal 1: put c 200", *_FAILED_SYNCS),
     ),
     Mutant(
         "seal without sync",
@@ -156,7 +161,7 @@ MUTANTS: Final = (
         "Log._cut_back",
         "self._tail.file.truncate(self.position - self._base)",
         "pass",
-        ("faults: ",),
+        ("faults: Wal shortEIO once write wal 3: transact b e; conflict b",),
     ),
     Mutant(
         "segment header not synced",
@@ -170,7 +175,7 @@ MUTANTS: Final = (
         "segment's name not synced",
         SEGMENT,
         "create",
-        "ensure_synced(lambda: fs.sync_directory(directory))",
+        "fs.sync_directory(directory)",
         "pass",
         _CRASHES,
     ),
@@ -298,7 +303,11 @@ MUTANTS: Final = (
         "act",
         "_write_again(file, scanner)",
         "pass",
-        ("faults: ",),
+        (
+            "faults: Wal EIO once sync_data wal 7: batch c -a; cas b; range c; transact b e; "
+            "conflict b; mark; put! f",
+            "faults: pairs Wal",
+        ),
     ),
     Mutant(
         "files removed before the manifest's name is durable",
@@ -314,7 +323,7 @@ MUTANTS: Final = (
         "Scanner.promised_past",
         "size = self.file.size()",
         "return None",
-        ("damage: ",),
+        _DAMAGE,
     ),
     Mutant(
         "frame checksum not compared",
@@ -322,7 +331,7 @@ MUTANTS: Final = (
         "decode",
         "if actual != checksum:",
         "if False:",
-        ("damage: ", *_CRASHES),
+        _DAMAGE,
     ),
     Mutant(
         "page checksum not compared",
@@ -330,7 +339,7 @@ MUTANTS: Final = (
         "decode_page",
         "if actual != view[:8] or len(data) < PAGE_HEADER_BYTES:",
         "if len(data) < PAGE_HEADER_BYTES:",
-        ("damage: ",),
+        ("damage: large during bit:snapshots/0000000010.snap:1761228", "damage: large running 60"),
     ),
     Mutant(
         "filter that loses a key",

@@ -219,6 +219,8 @@ class Engine(WriteSide):
             with self.commit_lock:
                 if self._memtable.bytes_used > _CLOSE_FLUSH_BYTES:
                     self._freeze()
+                elif self._log.sealed:
+                    self._rotate()  # it had failed half way: a sealed log cannot be closed
             flush()
         except (OSError, SyncError, WalkvError) as error:
             # Nothing is lost: the log has it, and the next open replays it.
