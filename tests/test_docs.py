@@ -16,7 +16,7 @@ import click
 import pytest
 
 import walkv
-from walkv import limits
+from walkv import limits, testing
 from walkv.cli import main
 from walkv.cli.app import walkv_command
 from walkv.engine import batch, compaction, files, frame, manifest, segment, syncer, wal
@@ -211,7 +211,15 @@ def test_the_tower_has_every_module() -> None:
         span.strip("/").rpartition("/")[2] for r in rows[1:] for span in CODE_SPAN.findall(r[1])
     ]
     found = {path.stem for path in (ROOT / "walkv" / "engine").iterdir() if path.name[0] != "_"}
-    assert sorted(spans) == sorted(found | {"errors", "limits", "walkv", "walkv.cli", "walkv.testing"})
+    assert sorted(spans) == sorted(
+        found | {"errors", "limits", "walkv", "walkv.cli", "walkv.testing"}
+    )
+
+
+def test_the_fakes_are_all_listed() -> None:
+    (rows,) = tables(section(DOCS / "api.md", "Fakes for tests"))
+    listed = [span for row in rows[1:] for span in CODE_SPAN.findall(row[0])]
+    assert sorted(listed) == sorted(testing.__all__)
 
 
 def test_every_folder_of_tests_is_explained() -> None:
