@@ -343,7 +343,7 @@ def jobs(scale: Scale, seed: int) -> list[Job]:
         made += [
             Job(LAYER.name, f"exhaustive {depth} {name_of(step)}", seed, 10.0) for step in ALPHABET
         ]
-    count, length = {Scale.QUICK: (1, 20), Scale.FULL: (5, 80), Scale.SOAK: (2, 120)}[scale]
+    count, length = {Scale.QUICK: (1, 20), Scale.FULL: (3, 80), Scale.SOAK: (2, 120)}[scale]
     made += [
         Job(LAYER.name, f"random {length} {policy}", seed + number, 5.0)
         for policy in POLICIES
