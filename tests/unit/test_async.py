@@ -13,6 +13,7 @@ import pytest
 from hooked import HookedFileSystem, fail
 
 import walkv
+from walkv.testing import Fault, FaultyFileSystem, SimulatedFileSystem
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -571,5 +572,21 @@ def test_opening_errors_are_those_of_open(tmp_path: Path) -> None:
         async with await walkv.aopen(tmp_path / "s"):
             with pytest.raises(walkv.LockedError):
                 await walkv.aopen(tmp_path / "s")
+
+    run(test)
+
+
+def test_without_threads_a_failed_sync_is_told_to_whoever_waits_and_to_nobody_else() -> None:
+    async def test() -> None:
+        fs = FaultyFileSystem(SimulatedFileSystem(), threads=False)
+        store = await walkv.aopen("/s", filesystem=fs)
+        await store.put(b"a", b"1")
+        fs.fault = Fault(lambda call: call.operation == "sync_data")
+        with pytest.raises(walkv.StoreFailedError):
+            await store.put(b"b", b"2")
+        # Else asyncio would complain, when it is collected, of an error that nobody has heard.
+        assert store._waiters == []
+        with pytest.raises(walkv.StoreFailedError):
+            await store.close()
 
     run(test)

@@ -11,6 +11,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import islice
 from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, overload
@@ -329,8 +330,9 @@ class AsyncStore:
             self._asked = engine.syncer.request()
             if not self._asked:
                 # No thread to be had: then here, as a store without asyncio would.
-                engine.write_log.wait(position)
-                self._wake()
+                with suppress(StoreFailedError):
+                    engine.write_log.wait(position)
+                self._wake()  # with the same error, if it failed
         await waiter
 
     def _on_sync(self) -> None:
