@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from tests.laboratory.kills import LAYER
+from tests.laboratory.kills.chains import LAYER
 from tests.laboratory.layer import Job, Scale
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

@@ -9,10 +9,10 @@ from dataclasses import replace
 import pytest
 
 import walkv
-from tests.laboratory import damage_kinds
-from tests.laboratory.damage import LAYER
-from tests.laboratory.damage_check import SilentError, boot, check, expect
-from tests.laboratory.damage_stores import FORMS, ROOT, Original, build
+from tests.laboratory.damage import kinds
+from tests.laboratory.damage.check import SilentError, boot, check, expect
+from tests.laboratory.damage.stores import FORMS, ROOT, Original, build
+from tests.laboratory.damage.sweep import LAYER
 from tests.laboratory.layer import Job, Scale
 from walkv.engine import segment
 
@@ -80,7 +80,7 @@ def test_a_wrong_outcome_is_told() -> None:
     with pytest.raises(SilentError):
         check(more, original.files, thorough=False, measured=False)
     name = next(name for name in original.files if name.startswith("snapshots/"))
-    damaged = damage_kinds.apply(original, f"bit:{name}:900")
+    damaged = kinds.apply(original, f"bit:{name}:900")
     twin = replace(original, files={**original.files, name: damaged[name]})
     with pytest.raises(AssertionError):
         check(twin, damaged, thorough=False, measured=False)
@@ -89,14 +89,14 @@ def test_a_wrong_outcome_is_told() -> None:
 def test_an_unknown_damage_is_an_error() -> None:
     for text in ("melt:MANIFEST", "bit:MANIFEST", "bit:nothing:1", "stale:MANIFEST:999"):
         with pytest.raises(ValueError, match="no such damage"):
-            damage_kinds.apply(build("fresh", SEED), text)
+            kinds.apply(build("fresh", SEED), text)
 
 
 def test_a_refused_store_opens_again_once_the_file_is_restored(original: Original) -> None:
     for name, data in original.files.items():
         if name in ("LOCK", original.tail):
             continue
-        fs = boot(damage_kinds.apply(original, f"noise:{name}:3:40:1"))
+        fs = boot(kinds.apply(original, f"noise:{name}:3:40:1"))
         with pytest.raises((walkv.CorruptionError, walkv.FormatError)):
             walkv.open(ROOT, filesystem=fs)
         fs.open(f"{ROOT}/{name}", writable=True).write(data, 0)
@@ -130,7 +130,7 @@ def test_an_older_manifest_is_not_believed(original: Original) -> None:
     """It names less than there is: the segments that it does not know hold commits."""
     refused = 0
     for number in range(len(original.history["MANIFEST"])):
-        files = damage_kinds.apply(original, f"stale:MANIFEST:{number}")
+        files = kinds.apply(original, f"stale:MANIFEST:{number}")
         refused += check(original, files, thorough=True, measured=False) == "refused"
     assert refused > 0
 
@@ -138,7 +138,7 @@ def test_an_older_manifest_is_not_believed(original: Original) -> None:
 def test_segments_in_each_others_place_are_told_by_their_headers(original: Original) -> None:
     segments = [name for name in original.files if name.endswith(segment.SUFFIX)]
     for one, two in itertools.permutations(segments, 2):
-        fs = boot(damage_kinds.apply(original, f"copy:{one}:{two}"))
+        fs = boot(kinds.apply(original, f"copy:{one}:{two}"))
         with pytest.raises(walkv.CorruptionError, match="another segment's name") as caught:
             walkv.open(ROOT, filesystem=fs)
         assert caught.value.path == f"{ROOT}/{two}"

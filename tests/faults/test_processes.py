@@ -14,7 +14,7 @@ from support.processes import run
 
 import walkv
 from tests.laboratory.layer import Job, Scale
-from tests.laboratory.machines import LAYER
+from tests.laboratory.systems.rounds import LAYER
 from walkv import LockedError, StoreFailedError
 
 SEED = random.randrange(1 << 30)

@@ -17,8 +17,8 @@ import pytest
 
 import walkv
 from tests.laboratory.layer import Job, Scale
-from tests.laboratory.machines import LAYER
-from tests.laboratory.machines_limits import contents
+from tests.laboratory.systems.limits import contents
+from tests.laboratory.systems.rounds import LAYER
 from walkv import StoreFailedError, WriteBack
 
 SEED = random.randrange(1 << 30)

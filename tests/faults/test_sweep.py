@@ -1,4 +1,4 @@
-"""Every call of small workloads fails; the rules are in ``tests/laboratory/faults_rules.py``."""
+"""Every call of small workloads fails; the rules are in ``tests/laboratory/faults/rules.py``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 import walkv
-from tests.laboratory.faults import LAYER
-from tests.laboratory.faults_script import Case
+from tests.laboratory.faults.script import Case
+from tests.laboratory.faults.sweep import LAYER
 from tests.laboratory.layer import Job, Scale
 from walkv.testing import Fault, FaultyFileSystem
 

@@ -2,7 +2,7 @@
 
     python -m tests.fuzz.atheris_decoders TARGET -runs=100000 [any option of libFuzzer]
 
-TARGET is one of ``tests.laboratory.fuzz_targets``, or ``all``. Each input is tried as it is, and
+TARGET is one of ``tests.laboratory.fuzz.targets``, or ``all``. Each input is tried as it is, and
 with its checksums put right. An input that fails is left where ``-artifact_prefix`` says.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 atheris: Any = importlib.import_module("atheris")
 
 with atheris.instrument_imports(include=["walkv.engine"]):
-    from tests.laboratory.fuzz_targets import TARGETS, lowered_limits, split_all, try_target
+    from tests.laboratory.fuzz.targets import TARGETS, lowered_limits, split_all, try_target
 
 
 def main(arguments: list[str]) -> None:

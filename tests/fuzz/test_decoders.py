@@ -6,8 +6,8 @@ import msgpack
 import pytest
 import zstandard
 
-from tests.laboratory.fuzz import LAYER
-from tests.laboratory.fuzz_targets import (
+from tests.laboratory.fuzz.cases import LAYER
+from tests.laboratory.fuzz.targets import (
     KEYS,
     MAX_BLOCK_BYTES,
     SALT,

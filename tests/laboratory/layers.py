@@ -10,12 +10,12 @@ from tests.laboratory.layer import Figures, Job, Layer
 NAMES: Final = (
     "crashes",
     "schedules",
-    "machine",
+    "programs",
     "faults",
     "damage",
     "fuzz",
     "kills",
-    "machines",
+    "systems",
     "mutants",
 )
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.laboratory.layer import Figures, Job, Scale
-from tests.laboratory.machine import LAYER
+from tests.laboratory.programs.machine import LAYER
 from walkv import AsyncStore, Batch, Store, Transaction, View
 from walkv.engine.store import aio
 from walkv.engine.store import sync as threads
@@ -131,19 +131,25 @@ def test_every_program_agrees_with_the_model(monkeypatch: pytest.MonkeyPatch) ->
     assert not figures.failures, "\n".join(
         f"{failure.job.command()}\n{failure.what}\n{failure.detail}" for failure in figures.failures
     )
-    for count in ("programs", "steps", "crashes", "faults", "looks"):
-        assert figures.counts[f"machine {count}"] > 0
+    for count in (
+        "programs",
+        "steps of programs",
+        "crashes in programs",
+        "faults in programs",
+        "readers inside operations",
+    ):
+        assert figures.counts[count] > 0
     assert figures.states
     missing = sorted(wanted() - recorder.seen)
     assert not missing, f"used by no program: {missing}"
 
 
 def test_a_job_does_the_same_when_it_is_run_again() -> None:
-    job = Job("machine", "WriteBack programs=3", 7)
+    job = Job("programs", "WriteBack programs=3", 7)
     first, again = LAYER.run(job), LAYER.run(job)
     assert (first.counts, first.states) == (again.counts, again.states)
 
 
 def test_a_job_that_does_not_exist_is_refused() -> None:
     with pytest.raises(ValueError, match="no such job"):
-        LAYER.run(Job("machine", "Nothing programs=1", 0))
+        LAYER.run(Job("programs", "Nothing programs=1", 0))

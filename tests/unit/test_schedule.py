@@ -259,7 +259,7 @@ def test_a_quiet_piece_is_not_interrupted() -> None:
 
 def test_the_layer_at_its_smallest() -> None:
     from tests.laboratory.layer import Figures, Scale
-    from tests.laboratory.schedules import LAYER
+    from tests.laboratory.schedules.plans import LAYER
 
     total = Figures()
     for job in LAYER.jobs(Scale.QUICK, 1):

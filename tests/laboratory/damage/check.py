@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import walkv
-from tests.laboratory.damage_stores import (
+from tests.laboratory.damage.stores import (
     DIRECTORIES,
     OPENED_AFTER_SECONDS,
     ROOT,

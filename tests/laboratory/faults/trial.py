@@ -1,4 +1,4 @@
-"""One workload with faults in it; what must be true after each of them is in ``faults_rules``.
+"""One workload with faults in it; what must be true after each of them is in ``rules``.
 
 To the steps of ``steps`` come:
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from tests.laboratory.faults_rules import OPERATIONS_AFTER, TORN, Bench, Failed, Told, check_told
+from tests.laboratory.faults.rules import OPERATIONS_AFTER, TORN, Bench, Failed, Told, check_told
 from tests.laboratory.steps import PATH, name_of, open_store, operations_of, perform, policy_of
 from walkv import Store, StoreFailedError, WriteBack
 from walkv.engine import manifest, segment
@@ -244,9 +244,11 @@ class Trial(Bench):
             if self.fs.fired and self._sync_failed:
                 self._watched = _NO_END
             opened: list[Store] = []
-            error, failed = self._attempt(
-                "open", lambda opened=opened: opened.append(open_store(self.fs, self._policy))
-            )
+
+            def try_to_open(opened: list[Store] = opened) -> None:
+                opened.append(open_store(self.fs, self._policy))
+
+            error, failed = self._attempt("open", try_to_open)
             if failed:
                 self._look(stopped=True)
             if error is None:

@@ -17,8 +17,8 @@ from importlib import import_module
 from typing import Any, Final
 
 from tests.laboratory import layers
-from tests.laboratory.bugs import MUTANTS, Mutant
 from tests.laboratory.layer import Figures, Job, Layer, Scale
+from tests.laboratory.mutants.bugs import MUTANTS, Mutant
 
 
 @contextmanager

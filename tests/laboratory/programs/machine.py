@@ -30,9 +30,9 @@ from hypothesis.reporting import with_reporter
 from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 
 from tests.laboratory.layer import Failure, Figures, Job, Layer, Scale
-from tests.laboratory.machine_life import Deaths, Follower, Tasks, Upkeep
-from tests.laboratory.machine_rules import Reads, Transactions, Writes, raises
-from tests.laboratory.machine_world import FACES, POLICIES, Fuse
+from tests.laboratory.programs.life import Deaths, Follower, Tasks, Upkeep
+from tests.laboratory.programs.rules import Reads, Transactions, Writes, raises
+from tests.laboratory.programs.world import FACES, POLICIES, Fuse
 from walkv import StoreFailedError, limits
 from walkv.engine import wal
 
@@ -191,9 +191,9 @@ def jobs(scale: Scale, seed: int) -> list[Job]:
     rounds, programs = _SCALES[scale]
     names = [name for _ in range(rounds) for name in NAMES]
     return [
-        Job("machine", f"{name} programs={programs}", seed + number, programs * _PROGRAM_SECONDS)
+        Job("programs", f"{name} programs={programs}", seed + number, programs * _PROGRAM_SECONDS)
         for number, name in enumerate(names)
     ]
 
 
-LAYER: Final = Layer("machine", "State machine over the public API", jobs, run)
+LAYER: Final = Layer("programs", "State machine over the public interface", jobs, run)

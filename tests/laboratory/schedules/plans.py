@@ -26,7 +26,8 @@ from random import Random
 from typing import Any, Final
 
 import walkv
-from tests.laboratory.commit_oracle import (
+from tests.laboratory.layer import Figures, Job, Layer, Scale
+from tests.laboratory.schedules.oracle import (
     MEMTABLE_BYTES,
     PATH,
     POLICIES,
@@ -37,7 +38,6 @@ from tests.laboratory.commit_oracle import (
     commits_of,
     fill,
 )
-from tests.laboratory.layer import Figures, Job, Layer, Scale
 from walkv import AsyncStore, ClosedError, Store, StoreFailedError, limits
 from walkv.engine import syncer, wal, writes
 from walkv.engine.wal import SyncPolicy

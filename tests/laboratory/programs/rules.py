@@ -9,8 +9,8 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis.stateful import precondition
 
-from tests.laboratory.machine_loop import at_once, either
-from tests.laboratory.machine_world import (
+from tests.laboratory.programs.loop import at_once, either
+from tests.laboratory.programs.world import (
     CHOICES,
     FACES,
     KEYS,

@@ -8,7 +8,7 @@ Job texts:
     TARGET packed HEX        a single long one, compressed by zlib
     TARGET atheris RUNS      cases guided by coverage, in a process of their own
 
-Targets are those of ``fuzz_targets``; ``all`` is one more for atheris. Hypothesis draws the first
+Targets are those of ``targets``; ``all`` is one more for atheris. Hypothesis draws the first
 two from the job's seed, and shrinks what fails.
 """
 
@@ -25,9 +25,9 @@ from typing import Final
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
-from tests.laboratory import fuzz_inputs
-from tests.laboratory.damage_check import within_seconds
-from tests.laboratory.fuzz_targets import TARGETS, lowered_limits, split_all, try_target
+from tests.laboratory.damage.check import within_seconds
+from tests.laboratory.fuzz import inputs
+from tests.laboratory.fuzz.targets import TARGETS, lowered_limits, split_all, try_target
 from tests.laboratory.layer import Figures, Job, Layer, Scale
 
 NAME: Final = "fuzz"
@@ -92,7 +92,7 @@ def _case(counts: Counter[str], target: str, data: bytes) -> None:
 def _drawn(job: Job, figures: Figures, target: str, kind: str, count: int) -> None:
     failing: list[bytes] = []
     counts: Counter[str] = Counter()
-    inputs = getattr(fuzz_inputs, kind)(target)
+    strategy = getattr(inputs, kind)(target)
 
     @seed(job.seed)
     @settings(
@@ -103,7 +103,7 @@ def _drawn(job: Job, figures: Figures, target: str, kind: str, count: int) -> No
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     )
-    @given(inputs)
+    @given(strategy)
     def try_all(data: bytes) -> None:
         try:
             _case(counts, target, data)

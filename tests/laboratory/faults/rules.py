@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from itertools import islice
 from random import Random
 from typing import Final
@@ -20,7 +20,7 @@ from typing import Final
 from xxhash import xxh3_64_digest
 
 from tests.laboratory.crashes import Memory
-from tests.laboratory.faults_script import CHANGES, KINDS, Case, FaultScript
+from tests.laboratory.faults.script import CHANGES, KINDS, Case, FaultScript
 from tests.laboratory.layer import Figures
 from tests.laboratory.steps import POLICIES, name_of, open_store, operations_of
 from walkv import Store, StoreFailedError, View, WriteBack
@@ -28,7 +28,7 @@ from walkv.engine.core import Engine
 from walkv.engine.wal import SyncPolicy
 from walkv.testing import Call, Disk, LostError, ModelStore, SimulatedFileSystem
 from walkv.testing.faults import SYNCS
-from walkv.testing.medium import Names, Node, SimulatedFile
+from walkv.testing.medium import Node, SimulatedFile
 
 State = dict[bytes, bytes]
 Told = OSError | StoreFailedError
@@ -84,7 +84,7 @@ def machine_digest(machine: SimulatedFileSystem) -> bytes:
     return xxh3_64_digest(repr(parts).encode())
 
 
-def _names(nodes: Names) -> list[tuple[str, object]]:
+def _names(nodes: Mapping[str, Node | None]) -> list[tuple[str, object]]:
     return [(name, _node(node)) for name, node in sorted(nodes.items())]
 
 

@@ -1,6 +1,6 @@
 """Faults: every call of small workloads fails, in every way it can, once and for ever.
 
-What must be true after a fault is in ``faults_rules``, how a call is named in ``faults_script``. A
+What must be true after a fault is in ``rules``, how a call is named in ``script``. A
 sweep runs a workload once to number its calls, and then once for every call and every way in which
 it can fail; no call is left out. ``pairs`` fails every sync of a workload, and then every call of
 the recovery that follows. ``random`` fails up to three calls of random workloads.
@@ -15,14 +15,14 @@ from random import Random
 from typing import Final
 
 from tests.laboratory.crashes import Memory
-from tests.laboratory.faults_script import (
+from tests.laboratory.faults.script import (
     Case,
     Spot,
     note_sites,
     places,
     spots_of,
 )
-from tests.laboratory.faults_trial import Trial
+from tests.laboratory.faults.trial import Trial
 from tests.laboratory.layer import Figures, Job, Layer, Scale
 from tests.laboratory.steps import POLICIES, parse, random_steps, shrink, small_store
 from walkv.engine import core

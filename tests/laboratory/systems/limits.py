@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 
 import walkv
-from tests.laboratory.kills_commits import POLICIES, Commit, Ledger, perform
-from tests.laboratory.kills_process import Heard, Say, Work, forked, write
+from tests.laboratory.kills.commits import POLICIES, Commit, Ledger, perform
+from tests.laboratory.kills.process import Heard, Say, Work, forked, write
 from tests.laboratory.layer import Figures, Job
-from tests.laboratory.machines_places import Disk, call, read_only, tmpfs
+from tests.laboratory.systems.places import Disk, call, read_only, tmpfs
 from walkv.engine.wal import WriteBack
 
 MEMTABLE_BYTES = 65_536

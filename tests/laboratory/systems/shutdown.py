@@ -22,10 +22,10 @@ import time
 from functools import partial
 
 import walkv
-from tests.laboratory.kills_commits import MAX_UNSYNCED_BYTES, POLICIES, Commit, Ledger
-from tests.laboratory.kills_process import Heard, Say, Work, forked, write
+from tests.laboratory.kills.commits import MAX_UNSYNCED_BYTES, POLICIES, Commit, Ledger
+from tests.laboratory.kills.process import Heard, Say, Work, forked, write
 from tests.laboratory.layer import Figures, Job
-from tests.laboratory.machines_places import Disk, NotHereError
+from tests.laboratory.systems.places import Disk, NotHereError
 
 WORKERS = {"loop": 1, "threads": 4, "tasks": 8}
 MEMTABLE_BYTES = 65_536

@@ -11,8 +11,8 @@ import hypothesis.strategies as st
 from hypothesis.stateful import precondition
 
 import walkv
-from tests.laboratory.machine_rules import DELETES, PUTS, raises
-from tests.laboratory.machine_world import (
+from tests.laboratory.programs.rules import DELETES, PUTS, raises
+from tests.laboratory.programs.world import (
     CHOICES,
     FACES,
     KEYS,

@@ -11,18 +11,18 @@ from dataclasses import replace
 from random import Random
 
 import walkv
-from tests.laboratory import damage_kinds
-from tests.laboratory.damage_check import SilentError, boot, demand, demand_seen
-from tests.laboratory.damage_stores import ROOT, Files, Original, State
+from tests.laboratory.damage import kinds
+from tests.laboratory.damage.check import SilentError, boot, demand, demand_seen
+from tests.laboratory.damage.stores import ROOT, Files, Original, State
 from walkv.engine import segment
 from walkv.testing import SimulatedFileSystem
 
 
 def texts(original: Original, rng: Random) -> Iterator[str]:
     """Single damages, without end; after each of the first few an earlier version of a file."""
-    earlier = [text for text in damage_kinds.stale(original, rng) if "+" not in text]
+    earlier = [text for text in kinds.stale(original, rng) if "+" not in text]
     earlier = [text for text in earlier if text.split(":")[1] in original.files]
-    for text in damage_kinds.singles(original, rng):
+    for text in kinds.singles(original, rng):
         yield text
         if earlier:
             yield earlier.pop(rng.randrange(len(earlier)))
@@ -39,7 +39,7 @@ def check(original: Original, text: str, *, compacting: bool) -> str:
     keys = original.probes
     _reads(store, original.final, keys[:3], set())
     now = _now(fs)
-    damaged = damage_kinds.apply(replace(original, files=now), text)
+    damaged = kinds.apply(replace(original, files=now), text)
     changed = {name for name in now if damaged.get(name) != now[name]} - {"LOCK"}
     for name in changed:
         _overwrite(fs, name, damaged.get(name))

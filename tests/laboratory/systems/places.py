@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
-from tests.laboratory.kills_process import die_with_parent
+from tests.laboratory.kills.process import die_with_parent
 from tests.laboratory.layer import Figures, Job
 
 _CLONE_NEWNS: Final = 0x00020000

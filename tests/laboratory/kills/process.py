@@ -34,7 +34,7 @@ from itertools import count
 from typing import NamedTuple
 
 import walkv
-from tests.laboratory.kills_commits import (
+from tests.laboratory.kills.commits import (
     POLICIES,
     Commit,
     Ledger,

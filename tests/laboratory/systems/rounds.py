@@ -13,11 +13,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
-from tests.laboratory import machines_limits, machines_others, machines_shutdown
 from tests.laboratory.layer import Figures, Job, Layer, Scale
-from tests.laboratory.machines_places import apart
+from tests.laboratory.systems import limits, others, shutdown
+from tests.laboratory.systems.places import apart
 
-NAME: Final = "machines"
+NAME: Final = "systems"
 
 Body = Callable[[Job, dict[str, str], str], Figures]
 
@@ -35,15 +35,15 @@ class Kind(NamedTuple):
 
 
 KINDS: Final = {
-    "full-disk": Kind(machines_limits.full_disk, True),
-    "no-inodes": Kind(machines_limits.no_inodes, True),
-    "file-size": Kind(machines_limits.file_size, False),
-    "descriptors": Kind(machines_limits.descriptors, False),
-    "read-only": Kind(machines_limits.read_only_medium, True),
-    "race": Kind(machines_others.race, False),
-    "fork": Kind(machines_others.forks, False),
-    "vanish": Kind(machines_others.vanish, False),
-    "shutdown": Kind(machines_shutdown.shutdowns, True),
+    "full-disk": Kind(limits.full_disk, True),
+    "no-inodes": Kind(limits.no_inodes, True),
+    "file-size": Kind(limits.file_size, False),
+    "descriptors": Kind(limits.descriptors, False),
+    "read-only": Kind(limits.read_only_medium, True),
+    "race": Kind(others.race, False),
+    "fork": Kind(others.forks, False),
+    "vanish": Kind(others.vanish, False),
+    "shutdown": Kind(shutdown.shutdowns, True),
 }
 
 
@@ -111,4 +111,4 @@ def run(job: Job) -> Figures:
         logging.disable(before)
 
 
-LAYER = Layer(NAME, "real machines", jobs, run)
+LAYER = Layer(NAME, "Real operating systems", jobs, run)

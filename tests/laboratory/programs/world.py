@@ -18,7 +18,7 @@ import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import walkv
-from tests.laboratory.machine_loop import Driven, LoopSyncer, SteadyLoop
+from tests.laboratory.programs.loop import Driven, LoopSyncer, SteadyLoop
 from walkv import AsyncStore, Store, StoreFailedError, Wal, WriteBack, WriteThrough
 from walkv.engine.core import Engine
 from walkv.engine.wal import SyncPolicy
@@ -104,7 +104,7 @@ def step(
         def run(
             self: World, *args: Any, danger: tuple[str, int] | None = None, **options: Any
         ) -> None:
-            self.figures["machine steps"] += 1
+            self.figures["steps of programs"] += 1
             if danger is not None:
                 kind, left = danger
                 self.fuse = Fuse(kind, left, left)
@@ -145,7 +145,7 @@ class World(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.figures["machine programs"] += 1
+        self.figures["programs"] += 1
         self.clock = ManualClock()
         self.model = ModelStore()
         self.loop = SteadyLoop()
@@ -331,7 +331,7 @@ class World(RuleBasedStateMachine):
     def excuse(self, error: BaseException) -> None:
         """Accept an error that an ordered fault explains; raise any other."""
         raised = self.fs.raised
-        self.figures["machine faults"] += 1
+        self.figures["faults in programs"] += 1
         if isinstance(error, StoreFailedError):
             if error.__cause__ not in raised and not _caused_by(error, raised):
                 raise error
@@ -364,7 +364,7 @@ class World(RuleBasedStateMachine):
 
     def _look(self) -> None:
         """What another process sees in the middle of a rule."""
-        self.figures["machine looks"] += 1
+        self.figures["readers inside operations"] += 1
         try:
             with walkv.open(PATH, read_only=True, filesystem=self.disk) as reader:
                 least = self.least if self.recovering else self.returned
@@ -399,7 +399,7 @@ class World(RuleBasedStateMachine):
     def after_power_failure(self, disks: list[Disk], least: int) -> None:
         """Recover from each of the disks, and go on with the last."""
         for number, disk in enumerate(disks):
-            self.figures["machine crashes"] += 1
+            self.figures["crashes in programs"] += 1
             self.states.add(disk.digest())
             fs = SimulatedFileSystem.after_power_failure(disk, seed=number)
             fs.clock = self.clock
@@ -412,7 +412,7 @@ class World(RuleBasedStateMachine):
                     self.model.check(found, now_ms=self.now_ms, at_least=least)
 
     def after_kill(self, fs: SimulatedFileSystem, least: int) -> None:
-        self.figures["machine crashes"] += 1
+        self.figures["crashes in programs"] += 1
         self.die(fs, least)
 
     def die(self, fs: SimulatedFileSystem, least: int, *, by_power: bool = False) -> None:

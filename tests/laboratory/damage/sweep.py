@@ -4,11 +4,11 @@ Job texts, with the job's seed making the store and every choice:
 
     FORM SWEEP I/N       every N-th damage of a complete sweep, from the I-th on
     FORM SWEEP COUNT     the first so many of an endless one
-    FORM only DAMAGE     a single one, in the words of ``damage_kinds``
+    FORM only DAMAGE     a single one, in the words of ``kinds``
     FORM running COUNT   single damages under a running engine
     FORM during DAMAGE   a single one of those
 
-Forms are those of ``damage_stores``, sweeps those of ``damage_kinds``.
+Forms are those of ``stores``, sweeps those of ``kinds``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Final
 
 from xxhash import xxh3_64_intdigest
 
-from tests.laboratory import damage_kinds, damage_running
-from tests.laboratory.damage_check import SilentError, check, expect, within_seconds
-from tests.laboratory.damage_stores import Files, Original, build
+from tests.laboratory.damage import kinds, running
+from tests.laboratory.damage.check import SilentError, check, expect, within_seconds
+from tests.laboratory.damage.stores import Files, Original, build
 from tests.laboratory.layer import Figures, Job, Layer, Scale
 
 NAME: Final = "damage"
@@ -95,7 +95,7 @@ def run(job: Job) -> Figures:
     elif sweep == "during":
         _Sweep(job, original, figures, _run_under(original), "during").one(what, 0)
     elif sweep == "running":
-        texts = islice(damage_running.texts(original, Random(job.seed)), int(what))
+        texts = islice(running.texts(original, Random(job.seed)), int(what))
         _Sweep(job, original, figures, _run_under(original), "during").all(texts)
     else:
         _Sweep(job, original, figures, _inject(original)).all(
@@ -107,7 +107,7 @@ def run(job: Job) -> Figures:
 
 
 def _texts(original: Original, sweep: str, what: str, seed: int) -> Iterator[str]:
-    texts = damage_kinds.SWEEPS[sweep](original, Random(seed))
+    texts = kinds.SWEEPS[sweep](original, Random(seed))
     first, _, step = what.partition("/")
     return islice(texts, int(first) - 1, None, int(step)) if step else islice(texts, int(first))
 
@@ -137,7 +137,7 @@ def _inject(original: Original) -> Action:
 
 def _run_under(original: Original) -> Action:
     def action(text: str, _: Files, number: int) -> str:
-        return damage_running.check(original, text, compacting=number % 2 == 1)
+        return running.check(original, text, compacting=number % 2 == 1)
 
     return action
 
@@ -163,7 +163,7 @@ class _Sweep:
     def one(self, text: str, number: int) -> None:
         """Inject a damage, unless it leaves the store as it was or as another one did."""
         original = self._original
-        files = damage_kinds.apply(original, text)
+        files = kinds.apply(original, text)
         digest = _digest(files)
         if digest in self._seen and not text.startswith("folder"):
             return
@@ -202,7 +202,7 @@ class _Sweep:
             smaller = False
             for candidate in _smaller_ones(text):
                 try:
-                    files = damage_kinds.apply(self._original, candidate)
+                    files = kinds.apply(self._original, candidate)
                     with within_seconds(_STUCK_SECONDS):
                         self._action(candidate, files, number)
                 except kind:

@@ -1,7 +1,7 @@
 """Real processes on a real file system that SIGKILL ends while they commit, recover and close.
 
 A chain of kills goes over one store. What the processes acknowledged is known outside of them,
-through a pipe; ``kills_commits.Ledger`` knows which state each prefix of the commits has. After
+through a pipe; ``commits.Ledger`` knows which state each prefix of the commits has. After
 each kill:
 
     1. Everything acknowledged is there, under every policy, at the sequence that was told.
@@ -30,8 +30,8 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import walkv
-from tests.laboratory.kills_commits import Ledger, differences
-from tests.laboratory.kills_process import (
+from tests.laboratory.kills.commits import Ledger, differences
+from tests.laboratory.kills.process import (
     Child,
     Doom,
     DoomedFileSystem,

@@ -23,7 +23,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from tests.laboratory.damage_stores import DIRECTORIES, Files, Original
+from tests.laboratory.damage.stores import DIRECTORIES, Files, Original
 
 _NEW_NAMES: Final = ("log/00000000000000009999.wal", "snapshots/0000009999.snap", "MANIFEST.tmp")
 _PAGES: Final = (512, 4096)

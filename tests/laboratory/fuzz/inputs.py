@@ -13,8 +13,8 @@ import msgpack
 import zstandard
 from hypothesis import strategies as st
 
-from tests.laboratory import fuzz_targets as targets
-from tests.laboratory.fuzz_targets import KEYS, TARGETS
+from tests.laboratory.fuzz import targets
+from tests.laboratory.fuzz.targets import KEYS, TARGETS
 from walkv.engine import frame
 from walkv.engine.snapshot import blocks, layout
 
