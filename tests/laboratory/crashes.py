@@ -11,12 +11,11 @@ recovery itself and of the commits after it.
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from random import Random
 from typing import Final
 
-from tests.laboratory.layer import Figures, Job, Layer, Scale
+from tests.laboratory.layer import Figures, Job, Layer, Scale, off_main_thread
 from tests.laboratory.steps import (
     POLICIES,
     name_of,
@@ -343,7 +342,7 @@ def jobs(scale: Scale, seed: int) -> list[Job]:
         made += [
             Job(LAYER.name, f"exhaustive {depth} {name_of(step)}", seed, 10.0) for step in ALPHABET
         ]
-    count, length = {Scale.QUICK: (1, 20), Scale.FULL: (3, 80), Scale.SOAK: (2, 120)}[scale]
+    count, length = {Scale.QUICK: (1, 20), Scale.FULL: (1, 80), Scale.SOAK: (2, 120)}[scale]
     made += [
         Job(LAYER.name, f"random {length} {policy}", seed + number, 5.0)
         for policy in POLICIES
@@ -352,15 +351,10 @@ def jobs(scale: Scale, seed: int) -> list[Job]:
     return made
 
 
+@off_main_thread
 def run(job: Job) -> Figures:
     """``exhaustive DEPTH FIRST``, ``random LENGTH POLICY``, or ``POLICY: STEP; STEP; ...``; this
     with ``killed`` before it to kill the process after every operation."""
-    # Not in the main thread: there the engine guards each rotation with a thread of its own.
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(_run, job).result()
-
-
-def _run(job: Job) -> Figures:
     figures = Figures()
     with small_store():
         kind, *words = job.text.split()

@@ -23,7 +23,7 @@ from tests.laboratory.faults.script import (
     spots_of,
 )
 from tests.laboratory.faults.trial import Trial
-from tests.laboratory.layer import Figures, Job, Layer, Scale
+from tests.laboratory.layer import Figures, Job, Layer, Scale, off_main_thread
 from tests.laboratory.steps import POLICIES, parse, random_steps, shrink, small_store
 from walkv.engine import core
 from walkv.testing import Call
@@ -254,6 +254,7 @@ def jobs(scale: Scale, seed: int) -> list[Job]:
     return made
 
 
+@off_main_thread
 def run(job: Job) -> Figures:
     """``sites SCALE``, ``sweep POLICY+... WORKLOAD``, ``pairs POLICY+...``, ``random POLICY
     COUNT``, or a case."""

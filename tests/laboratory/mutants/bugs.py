@@ -89,7 +89,7 @@ MUTANTS: Final = (
         "WriteSide.acknowledge_back",
         "self._log.wait(position - policy.max_unsynced_bytes)",
         "pass",
-        ("crashes: random 60 WriteBackBytes",),
+        ("crashes: WriteBackBytes: put k 5000", "crashes: random 60 WriteBackBytes"),
     ),
     Mutant(
         "synced offset advanced before the sync returns",
@@ -113,7 +113,7 @@ MUTANTS: Final = (
         "Log.write",
         "self.durable - self._base",
         "position - self._base",
-        ("crashes: random 60 WriteBack",),
+        ("crashes: WriteBack: transact a; transact~ b c", "crashes: random 60 WriteBack"),
     ),
     Mutant(
         "retry after a failed fsync",
@@ -287,7 +287,11 @@ MUTANTS: Final = (
         "act",
         "file.truncate(scanner.offset)",
         "pass",
-        _CRASHES,
+        (
+            "crashes: Wal: expire+ a 1e6; transact~ b c; wait 3; delete c; close; delete! d; kill; "
+            "phantom c; delete~ e; conflict f; put g 300",
+            *_CRASHES,
+        ),
     ),
     Mutant(
         "served before it is synced",
@@ -347,7 +351,10 @@ MUTANTS: Final = (
         "encode_filter",
         "hashes = sorted(hashes)",
         "hashes = sorted(hashes)[1:] or hashes",
-        ("crashes: Wal: put a; put b; put c; put d; flush", *_CRASHES),
+        (
+            "crashes: Wal: expire+ a 1e6; transact~ b c; put+ d; transact e a; transact~ d f; kill",
+            *_CRASHES,
+        ),
     ),
     Mutant(
         "tombstone dropped above an older value",

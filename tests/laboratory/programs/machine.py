@@ -29,7 +29,7 @@ from hypothesis.internal.constants_ast import Constants
 from hypothesis.reporting import with_reporter
 from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 
-from tests.laboratory.layer import Failure, Figures, Job, Layer, Scale
+from tests.laboratory.layer import Failure, Figures, Job, Layer, Scale, off_main_thread
 from tests.laboratory.programs.life import Deaths, Follower, Tasks, Upkeep
 from tests.laboratory.programs.rules import Reads, Transactions, Writes, raises
 from tests.laboratory.programs.world import FACES, POLICIES, Fuse
@@ -130,6 +130,7 @@ def surroundings() -> Iterator[None]:
         logging.disable(disabled)
 
 
+@off_main_thread
 def run(job: Job) -> Figures:
     """Run the programs of a job; at the first that fails, shrink it."""
     matched = _TEXT.fullmatch(job.text)
@@ -181,7 +182,7 @@ def smallest(failure: Failure, name: str, steps: str) -> Failure:
     return failure._replace(job=failure.job._replace(text=f"{name} replay={found[1]}"))
 
 
-_SCALES: Final = {Scale.QUICK: (1, 45), Scale.FULL: (2, 120), Scale.SOAK: (2, 120)}
+_SCALES: Final = {Scale.QUICK: (1, 45), Scale.FULL: (2, 95), Scale.SOAK: (2, 120)}
 """Jobs a policy, and programs a job."""
 
 _PROGRAM_SECONDS: Final = 0.05

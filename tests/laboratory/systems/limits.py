@@ -25,8 +25,8 @@ from tests.laboratory.systems.places import Disk, call, read_only, tmpfs
 from walkv.engine.wal import WriteBack
 
 MEMTABLE_BYTES = 65_536
-_ROOM_BYTES = 4 * MEMTABLE_BYTES
-"""What must be given back for a store to go on: a recovery, a flush and a merge need files."""
+_ROOM_SHARE = 0.55
+"""Share of the disk that is given back, so that a merge of all the rest has space beside it."""
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 TOO_LARGE = (errno.EFBIG,)
 NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
@@ -107,8 +107,8 @@ def _small_disk(kind: str, directory: str, size_bytes: int) -> Iterator[str]:
 def _fill_up(writer: _Writer, ballast: Path, chooser: random.Random) -> None:
     status = os.statvfs(ballast.parent)
     free_bytes = status.f_bavail * status.f_frsize
-    ballast_bytes = int(free_bytes * chooser.uniform(0.3, 0.8))
-    if ballast_bytes < _ROOM_BYTES:
+    ballast_bytes = int(free_bytes * chooser.uniform(0.6, 0.8))
+    if ballast_bytes < _ROOM_SHARE * status.f_blocks * status.f_frsize:
         return
     ballast.write_bytes(bytes(ballast_bytes))
     store = writer.open()
