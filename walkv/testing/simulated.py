@@ -141,7 +141,7 @@ class SimulatedFileSystem:
             names_of = {id(d): names for d, names in zip(uncertain, picked, strict=True)}
             files: dict[str, SimulatedFile] = {}
             directories: set[str] = set()
-            self._walk("/", self._directories["/"], names_of, files, directories)
+            self._walk("", self._directories["/"], names_of, files, directories)
             kept = frozenset(directories)
             open_paths = [path for path, file in files.items() if file.pending]
             settled = {path: file.base for path, file in files.items() if not file.pending}
@@ -163,7 +163,7 @@ class SimulatedFileSystem:
         directories: set[str],
     ) -> None:
         for name, node in names_of.get(id(directory), directory.entries).items():
-            inside = posixpath.join(path, name)
+            inside = f"{path}/{name}"
             if isinstance(node, SimulatedFile):
                 files[inside] = node
             else:
@@ -174,7 +174,7 @@ class SimulatedFileSystem:
         """What a process sees now."""
         files: dict[str, SimulatedFile] = {}
         directories: set[str] = set()
-        self._walk("/", self._directories["/"], {}, files, directories)
+        self._walk("", self._directories["/"], {}, files, directories)
         return Disk({p: bytes(f.data) for p, f in files.items()}, frozenset(directories))
 
     # -- the tree --------------------------------------------------------------------------------
