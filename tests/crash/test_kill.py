@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
+from tests.laboratory.job import Job, Scale
 from tests.laboratory.kills.chains import LAYER
-from tests.laboratory.layer import Job, Scale
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 

@@ -10,7 +10,7 @@ import pytest
 
 import walkv
 from tests.laboratory import crashes
-from tests.laboratory.layer import Figures, Job, Scale
+from tests.laboratory.job import Figures, Job, Scale
 from tests.laboratory.steps import open_store, small_store
 from walkv import Wal, WriteBack, WriteThrough, limits
 from walkv.engine import wal

@@ -13,7 +13,7 @@ from tests.laboratory.damage import kinds
 from tests.laboratory.damage.check import SilentError, boot, check, expect
 from tests.laboratory.damage.stores import FORMS, ROOT, Original, build
 from tests.laboratory.damage.sweep import LAYER
-from tests.laboratory.layer import Job, Scale
+from tests.laboratory.job import Job, Scale
 from walkv.engine import segment
 
 SEED = 20240611
@@ -122,7 +122,7 @@ def test_recovery_of_a_torn_tail_is_final(original: Original) -> None:
         with walkv.open(ROOT, filesystem=again) as store:
             assert dict(store.scan()) == state
             assert store.recovery_report.cut_bytes == 0
-        saved = [b for path, b in fs.snapshot().files.items() if "/quarantine/" in path]
+        saved = [b for path, b in fs.visible().files.items() if "/quarantine/" in path]
         assert saved == [torn[piece.start :]]
 
 

@@ -13,7 +13,7 @@ import pytest
 from support.processes import run
 
 import walkv
-from tests.laboratory.layer import Job, Scale
+from tests.laboratory.job import Job, Scale
 from tests.laboratory.systems.rounds import LAYER
 from walkv import LockedError, StoreFailedError
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import walkv
-from tests.laboratory.layer import Job, Scale
+from tests.laboratory.job import Job, Scale
 from tests.laboratory.systems.limits import contents
 from tests.laboratory.systems.rounds import LAYER
 from walkv import StoreFailedError, WriteBack

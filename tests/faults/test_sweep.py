@@ -10,7 +10,7 @@ import pytest
 import walkv
 from tests.laboratory.faults.script import Case
 from tests.laboratory.faults.sweep import LAYER
-from tests.laboratory.layer import Job, Scale
+from tests.laboratory.job import Job, Scale
 from walkv.testing import Fault, FaultyFileSystem
 
 JOBS = LAYER.jobs(Scale.QUICK, 1)

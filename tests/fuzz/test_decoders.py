@@ -20,7 +20,7 @@ from tests.laboratory.fuzz.targets import (
     snapshot_file,
     try_target,
 )
-from tests.laboratory.layer import Job, Scale
+from tests.laboratory.job import Job, Scale
 from walkv import CorruptionError
 from walkv.engine.snapshot import blocks, layout
 

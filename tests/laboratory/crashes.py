@@ -15,9 +15,10 @@ from itertools import product
 from random import Random
 from typing import Final
 
-from tests.laboratory.layer import Figures, Job, Layer, Scale, off_main_thread
+from tests.laboratory.job import Figures, Job, Layer, Scale, off_main_thread
 from tests.laboratory.steps import (
     POLICIES,
+    check_known,
     name_of,
     open_store,
     operations_of,
@@ -101,7 +102,7 @@ class Memory:
         report = store.recovery_report
         if report.cut_bytes:
             assert report.quarantine_path is not None, "a torn tail was cut and not kept"
-            saved = fs.snapshot().files.get(report.quarantine_path, b"")
+            saved = fs.visible().files.get(report.quarantine_path, b"")
             assert len(saved) == report.cut_bytes, "a torn tail was cut and not kept"
             self._figures.counts["torn tails"] += 1
 
@@ -203,6 +204,7 @@ class Trial:
             self._crash("nothing", "")
             assert self._store is not None
             assert dict(self._store.scan()) == self._model.live(now_ms=self._now_ms)
+            self._figures.counts["acknowledged checked"] += self._model.acknowledged
         except Exception as error:
             error.add_note(f"in step {self._moment!r} of {'; '.join(self.steps)}")
             raise
@@ -277,7 +279,7 @@ class Trial:
 
     def _lose_power(self, fs: SimulatedFileSystem, moment: str) -> None:
         self._figures.counts["crash points"] += 1
-        self._figures.counts["acknowledged checked"] += self._model.acknowledged
+        self._figures.counts["commits checked at crash points"] += self._model.acknowledged
         for disk in fs.crash_states(self._chooser):
             self._figures.counts["crash states"] += 1
             try:
@@ -366,7 +368,11 @@ def run(job: Job) -> Figures:
             _try(job, words[1], steps, figures)
         else:
             policy, _, text = job.text.partition(":")
-            _try(job, policy, parse(text), figures)
+            if policy.removeprefix("killed ") not in POLICIES:
+                raise ValueError(f"{policy!r} is no policy; there are {', '.join(POLICIES)}")
+            steps = parse(text)
+            check_known(steps)
+            _try(job, policy, steps, figures)
     return figures
 
 

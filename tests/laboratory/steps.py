@@ -89,6 +89,14 @@ def parse(text: str) -> list[str]:
     return [step.strip() for step in text.split(";") if step.strip()]
 
 
+def check_known(steps: list[str]) -> None:
+    """``ValueError`` where one of the steps is none of the language."""
+    known = sorted({kind.split()[0].rstrip("*") for _, kind in _KINDS})
+    for step in steps:
+        if name_of(step) not in known:
+            raise ValueError(f"{step!r} is no step; there are {', '.join(known)}")
+
+
 def name_of(step: str) -> str:
     """Its first word, without a mark."""
     return step.split()[0].rstrip("!~+")

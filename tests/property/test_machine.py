@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.laboratory.layer import Figures, Job, Scale
+from tests.laboratory.job import Figures, Job, Scale
 from tests.laboratory.programs.machine import LAYER
 from walkv import AsyncStore, Batch, Store, Transaction, View
 from walkv.engine.store import aio

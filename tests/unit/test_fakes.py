@@ -27,7 +27,7 @@ from walkv.testing import (
     model,
     simulated,
 )
-from walkv.testing.medium import PAGE_BYTES, TRUNCATE, SimulatedDirectory, SimulatedFile
+from walkv.testing.medium import SECTOR_BYTES, TRUNCATE, SimulatedDirectory, SimulatedFile
 
 MODULES = [clock, faults, medium, model, simulated]
 
@@ -85,11 +85,11 @@ def test_what_may_be_left_of_two_writes(kind: str, expected: bytes) -> None:
 
 
 def test_later_pages_may_arrive_first() -> None:
-    new = bytes([1]) * PAGE_BYTES + bytes([2]) * PAGE_BYTES + bytes([3]) * PAGE_BYTES
+    new = bytes([1]) * SECTOR_BYTES + bytes([2]) * SECTOR_BYTES + bytes([3]) * SECTOR_BYTES
     variants = file_with(b"", (0, new)).variants()
-    assert bytes(2 * PAGE_BYTES) + new[2 * PAGE_BYTES :] in variants
-    assert bytes(PAGE_BYTES) + new[PAGE_BYTES:] in variants
-    assert new[:PAGE_BYTES] in variants  # torn at a sector
+    assert bytes(2 * SECTOR_BYTES) + new[2 * SECTOR_BYTES :] in variants
+    assert bytes(SECTOR_BYTES) + new[SECTOR_BYTES:] in variants
+    assert new[:SECTOR_BYTES] in variants  # torn at a sector
 
 
 def test_an_overwrite_leaves_old_or_new_bytes_and_nothing_else() -> None:

@@ -258,7 +258,7 @@ def test_a_quiet_piece_is_not_interrupted() -> None:
 
 
 def test_the_layer_at_its_smallest() -> None:
-    from tests.laboratory.layer import Figures, Scale
+    from tests.laboratory.job import Figures, Scale
     from tests.laboratory.schedules.plans import LAYER
 
     total = Figures()

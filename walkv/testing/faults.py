@@ -8,7 +8,7 @@ later sync makes it durable, and a power failure shows that.
 
     >>> import walkv
     >>> from walkv.testing import SimulatedFileSystem
-    >>> fs = FaultyFileSystem(SimulatedFileSystem(), threads=False)
+    >>> fs = FaultyFileSystem(SimulatedFileSystem())
     >>> store = walkv.open("/s", filesystem=fs)
     >>> fs.fault = Fault(lambda call: call.operation == "sync_data")
     >>> store.put(b"k", b"v")
@@ -76,7 +76,9 @@ class FaultyFileSystem:
     """See the module.
 
     Attributes:
-        calls: every call so far.
+        base: the file system below.
+        threads: whether the engine may start threads; None for what the one below says.
+        calls: every call so far, from opening on; look here for the number to fail.
         fault: what is to fail; None for nothing.
         paused: calls are passed on, not counted: it is the test that looks.
         raised: the errors raised so far.
@@ -89,12 +91,12 @@ class FaultyFileSystem:
         self,
         base: FileSystem | None = None,
         *,
-        threads: bool = True,
+        threads: bool | None = None,
         clock: ManualClock | None = None,
         fault: Fault | None = None,
     ) -> None:
         self.base: FileSystem = OsFileSystem() if base is None else base
-        self.threads = threads
+        self.threads = self.base.threads if threads is None else threads
         self.clock = clock
         self.calls: list[Call] = []
         self.fault = fault

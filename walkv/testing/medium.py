@@ -34,7 +34,7 @@ from typing import Final
 TRUNCATE: Final = None
 """In the place of a write's data: the file was cut, or filled with zeros, to the offset."""
 
-PAGE_BYTES: Final = 512
+SECTOR_BYTES: Final = 512
 """Real pages are 4 KiB. Smaller ones leave every state of those, and more, of the small files that
 a simulation writes."""
 
@@ -144,15 +144,15 @@ class SimulatedFile:
         written = [(at, at + len(data)) for at, data in self.pending if data]
         if not written:
             return []
-        first = min(start for start, _ in written) // PAGE_BYTES + 1
-        last = (max(stop for _, stop in written) - 1) // PAGE_BYTES
+        first = min(start for start, _ in written) // SECTOR_BYTES + 1
+        last = (max(stop for _, stop in written) - 1) // SECTOR_BYTES
         pages = range(first, last + 1)
         if len(pages) > 2 * _DETAILED_WRITES:
             chosen = [*pages[:_DETAILED_WRITES], *pages[-_DETAILED_WRITES:]]
         else:
             chosen = list(pages)
         old = self.base + bytes(max(len(full) - len(self.base), 0))
-        return [old[: page * PAGE_BYTES] + full[page * PAGE_BYTES :] for page in chosen]
+        return [old[: page * SECTOR_BYTES] + full[page * SECTOR_BYTES :] for page in chosen]
 
 
 class SimulatedDirectory:
@@ -235,5 +235,5 @@ def _identity(names: Names) -> frozenset[tuple[str, int]]:
 
 def _tears(size: int) -> list[tuple[int, int]]:
     """Parts of a write that may arrive alone: its beginnings, and its second half."""
-    stops = sorted({1, size // 2, size - 1, PAGE_BYTES})
+    stops = sorted({1, size // 2, size - 1, SECTOR_BYTES})
     return [(0, stop) for stop in stops if 0 < stop < size] + [((size + 1) // 2, size)]

@@ -1,5 +1,8 @@
 """What a store should hold: a dict with its history, and the rule that a crash must obey.
 
+For one writer at a time: ``begin`` is called in the order of the commits. With several threads give
+each its own keys and a model of its own.
+
 Commits B1 to Bn in order; A of them acknowledged as durable, I begun. What a crash leaves is
 exactly the state after B1 to Bj with ``A <= j <= I``. A commit is begun *before* it is handed to
 the store: noted after it, a commit that reached the medium would look like invented data.
@@ -84,7 +87,8 @@ class ModelStore:
         self._states.pop()
 
     def acknowledge(self, number: int) -> None:
-        """Commits up to ``number`` are durable, as far as the store has promised."""
+        """Commits up to ``number`` are durable, as far as the store has promised: under ``Wal`` and
+        ``WriteThrough`` when the call has returned, under ``WriteBack`` after a ``sync()``."""
         self.acknowledged = max(self.acknowledged, number)
 
     def live(self, *, now_ms: int, number: int | None = None) -> dict[bytes, bytes]:

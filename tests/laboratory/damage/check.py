@@ -439,7 +439,7 @@ def _check_final(expected: Expected, files: Files, outcome: Outcome) -> None:
     demand(store.recovery_report.cut_bytes == 0, "a second recovery cut something")
     saved = [
         data
-        for path, data in twin.snapshot().files.items()
+        for path, data in twin.visible().files.items()
         if path.startswith(f"{ROOT}/quarantine/") and path.removeprefix(f"{ROOT}/") not in files
     ]
     lengths = [len(data) for data in saved]

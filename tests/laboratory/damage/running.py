@@ -57,7 +57,7 @@ def check(original: Original, text: str, *, compacting: bool) -> str:
 
 
 def _now(fs: SimulatedFileSystem) -> Files:
-    files = fs.snapshot().files
+    files = fs.visible().files
     return {path.removeprefix(f"{ROOT}/"): data for path, data in files.items()}
 
 

@@ -207,7 +207,7 @@ class Life:
         """The disk after the seal, before the next segment is there."""
         moments: list[tuple[str, Disk]] = []
         self.fs.on_operation = lambda operation, path: moments.append(
-            (operation, self.fs.snapshot())
+            (operation, self.fs.visible())
         )
         self.store.compact()
         first = next(
@@ -229,10 +229,10 @@ def build(form: str, seed: int) -> Original:
         if form != "fresh":
             _live_short(life)
         _end(life)
-    disk = life.fs.snapshot()
+    disk = life.fs.visible()
     if form in ("closed", "fresh"):
         life.store.close()
-        disk = life.fs.snapshot()
+        disk = life.fs.visible()
     elif form == "rotated":
         disk = life.rotate_cut_short()
     return _original(form, life, disk)

@@ -24,7 +24,7 @@ from xxhash import xxh3_64_intdigest
 from tests.laboratory.damage import kinds, running
 from tests.laboratory.damage.check import SilentError, check, expect, within_seconds
 from tests.laboratory.damage.stores import Files, Original, build
-from tests.laboratory.layer import Figures, Job, Layer, Scale
+from tests.laboratory.job import Figures, Job, Layer, Scale
 
 NAME: Final = "damage"
 _THOROUGH_EVERY: Final = 8

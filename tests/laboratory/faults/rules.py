@@ -21,7 +21,7 @@ from xxhash import xxh3_64_digest
 
 from tests.laboratory.crashes import Memory
 from tests.laboratory.faults.script import CHANGES, KINDS, Case, FaultScript
-from tests.laboratory.layer import Figures
+from tests.laboratory.job import Figures
 from tests.laboratory.steps import POLICIES, name_of, open_store, operations_of
 from walkv import Store, StoreFailedError, View, WriteBack
 from walkv.engine.core import Engine
@@ -333,7 +333,7 @@ class Bench:
     def _check_evidence(self) -> None:
         """What was torn is kept, from now on and after a power failure as well."""
         self._evidence = self._littered
-        self._check_kept(self._sim.snapshot())
+        self._check_kept(self._sim.visible())
 
     def _check_kept(self, disk: Disk) -> None:
         if self._evidence:

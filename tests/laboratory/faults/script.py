@@ -19,7 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Final, NamedTuple
 
-from tests.laboratory.steps import PATH, parse
+from tests.laboratory.steps import PATH, POLICIES, parse
 from walkv.testing import Call, Fault, FaultyFileSystem, SimulatedFileSystem
 from walkv.testing.faults import SYNCS
 
@@ -102,6 +102,8 @@ class Case(NamedTuple):
     def parse(cls, text: str) -> Case:
         head, _, steps = text.partition(":")
         policy, _, spots = head.strip().partition(" ")
+        if policy not in POLICIES:
+            raise ValueError(f"{policy!r} is no policy; there are {', '.join(POLICIES)}")
         chosen = tuple(Spot.parse(part) for part in spots.split("+") if part.strip())
         return cls(policy, chosen, tuple(parse(steps)))
 

@@ -23,7 +23,7 @@ from tests.laboratory.faults.script import (
     spots_of,
 )
 from tests.laboratory.faults.trial import Trial
-from tests.laboratory.layer import Figures, Job, Layer, Scale, off_main_thread
+from tests.laboratory.job import Figures, Job, Layer, Scale, off_main_thread
 from tests.laboratory.steps import POLICIES, parse, random_steps, shrink, small_store
 from walkv.engine import core
 from walkv.testing import Call

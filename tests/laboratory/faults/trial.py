@@ -233,7 +233,7 @@ class Trial(Bench):
             f"log/{77777:020d}.wal": b"unfinished",
         }.items():
             path = f"{PATH}/{name}"
-            if path not in sim.snapshot().files:
+            if path not in sim.visible().files:
                 sim.create(path).write(data, 0)
 
     def _open(self) -> None:

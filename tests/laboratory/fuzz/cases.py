@@ -28,7 +28,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from tests.laboratory.damage.check import within_seconds
 from tests.laboratory.fuzz import inputs
 from tests.laboratory.fuzz.targets import TARGETS, lowered_limits, split_all, try_target
-from tests.laboratory.layer import Figures, Job, Layer, Scale
+from tests.laboratory.job import Figures, Job, Layer, Scale
 
 NAME: Final = "fuzz"
 _ROOT: Final = Path(__file__).resolve().parents[2]

@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 import walkv
+from tests.laboratory.job import Failure, Figures, Job, Layer, Scale
 from tests.laboratory.kills.commits import Ledger, differences
 from tests.laboratory.kills.process import (
     Child,
@@ -42,7 +43,6 @@ from tests.laboratory.kills.process import (
     forked,
     write,
 )
-from tests.laboratory.layer import Failure, Figures, Job, Layer, Scale
 
 NAME = "kills"
 WORKERS = {"loop": 1, "threads": 4, "tasks": 8}

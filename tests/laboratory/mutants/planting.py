@@ -16,8 +16,8 @@ from functools import cache
 from importlib import import_module
 from typing import Any, Final
 
-from tests.laboratory import layers
-from tests.laboratory.layer import Figures, Job, Layer, Scale
+from tests.laboratory import registry
+from tests.laboratory.job import Figures, Job, Layer, Scale
 from tests.laboratory.mutants.bugs import MUTANTS, Mutant
 
 
@@ -67,7 +67,7 @@ def _holders(name: str, function: Any) -> list[Any]:
 
 @cache
 def _passes(job: Job) -> bool:
-    return not layers.run_job(job).failures
+    return not registry.run_job(job).failures
 
 
 def jobs(scale: Scale, seed: int) -> list[Job]:
@@ -100,7 +100,7 @@ def _killer(mutant: Mutant, seed: int) -> Job | None:
     with planted(mutant):
         for text in mutant.killers:
             name, _, work = text.partition(": ")
-            if layers.run_job(Job(name, work, seed)).failures:
+            if registry.run_job(Job(name, work, seed)).failures:
                 return Job(name, work, seed)
     return None
 

@@ -83,7 +83,7 @@ class Upkeep(World):
     def numbers(self, tasks: bool) -> None:
         stats = self.face(tasks).stats()
         with self.looking():
-            disk = self.disk.snapshot()
+            disk = self.disk.visible()
         assert (stats.path, stats.read_only) == (PATH, False)
         assert stats.sync_policy == str(self.policy)
         assert stats.memtable_budget_bytes == self.memtable_bytes

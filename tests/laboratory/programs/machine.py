@@ -29,7 +29,7 @@ from hypothesis.internal.constants_ast import Constants
 from hypothesis.reporting import with_reporter
 from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 
-from tests.laboratory.layer import Failure, Figures, Job, Layer, Scale, off_main_thread
+from tests.laboratory.job import Failure, Figures, Job, Layer, Scale, off_main_thread
 from tests.laboratory.programs.life import Deaths, Follower, Tasks, Upkeep
 from tests.laboratory.programs.rules import Reads, Transactions, Writes, raises
 from tests.laboratory.programs.world import FACES, POLICIES, Fuse

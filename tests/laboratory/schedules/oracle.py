@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Final
 
 import walkv
-from tests.laboratory.layer import Figures
+from tests.laboratory.job import Figures
 from walkv import (
     ClosedError,
     ConflictError,
@@ -244,7 +244,7 @@ class Oracle:
             if found < number:
                 raise LostError(f"acknowledged, and {number - found} commits not synced")
             log = b"".join(data for path, data in surely.files.items() if path.endswith(".wal"))
-            live = self.fs.snapshot().files.items()
+            live = self.fs.visible().files.items()
             for path, data in live:
                 tags = [each.tag for each in self.order[:number] if each.tag in data]
                 if path.endswith(".wal") and not all(tag in log for tag in tags):

@@ -26,7 +26,7 @@ from random import Random
 from typing import Any, Final
 
 import walkv
-from tests.laboratory.layer import Figures, Job, Layer, Scale
+from tests.laboratory.job import Figures, Job, Layer, Scale
 from tests.laboratory.schedules.oracle import (
     MEMTABLE_BYTES,
     PATH,
@@ -328,7 +328,6 @@ def run(job: Job) -> Figures:
     """The schedules of a job, with the seeds from its own on; ends at the first that fails."""
     plan = Plan.parse(job.text)
     figures = Figures()
-    figures.counts.update({"acknowledged lost": 0, "prefix violations": 0})
     with small_stores():
         for seed in range(job.seed, job.seed + plan.runs):
             try:

@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 
 import walkv
+from tests.laboratory.job import Figures, Job
 from tests.laboratory.kills.commits import POLICIES, Commit, Ledger, perform
 from tests.laboratory.kills.process import Heard, Say, Work, forked, write
-from tests.laboratory.layer import Figures, Job
 from tests.laboratory.systems.places import Disk, call, read_only, tmpfs
 from walkv.engine.wal import WriteBack
 

@@ -21,10 +21,10 @@ from functools import partial
 from pathlib import Path
 
 import walkv
+from tests.laboratory.job import Figures, Job
 from tests.laboratory.kills.chains import check_begun, lost_of
 from tests.laboratory.kills.commits import Commit, Ledger, perform
 from tests.laboratory.kills.process import HANGS_SECONDS, Child, Heard, Say, Work, forked
-from tests.laboratory.layer import Figures, Job
 
 MEMTABLE_BYTES = 65_536
 RETRY_SECONDS = 0.001

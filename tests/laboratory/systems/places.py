@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
+from tests.laboratory.job import Figures, Job
 from tests.laboratory.kills.process import die_with_parent
-from tests.laboratory.layer import Figures, Job
 
 _CLONE_NEWNS: Final = 0x00020000
 _CLONE_NEWUSER: Final = 0x10000000

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
-from tests.laboratory.layer import Figures, Job, Layer, Scale
+from tests.laboratory.job import Figures, Job, Layer, Scale
 from tests.laboratory.systems import limits, others, shutdown
 from tests.laboratory.systems.places import apart
 

@@ -22,9 +22,9 @@ import time
 from functools import partial
 
 import walkv
+from tests.laboratory.job import Figures, Job
 from tests.laboratory.kills.commits import MAX_UNSYNCED_BYTES, POLICIES, Commit, Ledger
 from tests.laboratory.kills.process import Heard, Say, Work, forked, write
-from tests.laboratory.layer import Figures, Job
 from tests.laboratory.systems.places import Disk, NotHereError
 
 WORKERS = {"loop": 1, "threads": 4, "tasks": 8}
@@ -114,7 +114,6 @@ class _Run:
         assert not moved, f"acknowledged, and not where it was: {moved[:5]}"
         self._check_write_back(heard)
         counts["commits checked after a shutdown"] += len(new)
-        counts["acknowledged as durable and lost"] += 0
         self._go_on()
 
     def _look(self) -> list[Commit]:

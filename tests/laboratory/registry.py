@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Final
 
-from tests.laboratory.layer import Figures, Job, Layer
+from tests.laboratory.job import Figures, Job, Layer
 
 NAMES: Final = (
     "crashes",
@@ -20,7 +20,7 @@ NAMES: Final = (
 )
 
 
-def layer(name: str) -> Layer:
+def find(name: str) -> Layer:
     """One layer; ``ValueError`` if there is none of that name."""
     if name not in NAMES:
         raise ValueError(f"no layer {name!r}; there are {', '.join(NAMES)}")
@@ -32,7 +32,7 @@ def layer(name: str) -> Layer:
 def run_job(job: Job) -> Figures:
     """Do a job; what escapes from it is a failure of it."""
     try:
-        return layer(job.layer).run(job)
+        return find(job.layer).run(job)
     except Exception as error:  # noqa: BLE001  # every failure is reported
         figures = Figures()
         figures.fail(job, error)
