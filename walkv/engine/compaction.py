@@ -207,8 +207,10 @@ class Compactor:
         while True:
             frozen = self._catalog.sources.frozen
             due = self._due() if self._damaged is None else 0
-            # Flushes go first, until there are so many snapshots that reads would suffer.
-            if frozen and (not due or len(self._catalog.sources.snapshots) < MERGE_FIRST):
+            # Flushes go first, until there are so many snapshots that reads would suffer; and then
+            # as well if the last merge has failed.
+            few = len(self._catalog.sources.snapshots) < MERGE_FIRST
+            if frozen and (not due or few or self.error is not None):
                 self._flush_oldest()
             elif due:
                 self._merge_or_flush(due)

@@ -25,7 +25,8 @@ from walkv.engine.snapshot import BlockCache, SnapshotReader
 from walkv.engine.vfs import FileSystem
 from walkv.errors import CorruptionError, ReadOnlyError
 
-_ATTEMPTS: Final = 20
+_ATTEMPTS: Final = 200
+"""A writer that rotates again and again lets nobody read the store whole; it has to rest."""
 _PAUSE_SECONDS: Final = 0.01
 
 

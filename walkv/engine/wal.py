@@ -334,8 +334,11 @@ class Log:
             if kind != frame.SYNC_MARKER:
                 self._tail.file.truncate(offset + len(data))
         except BaseException:
-            # It says nothing that is not so: if it comes back, no harm is done.
             self._cut_back()
+            if kind == frame.SEAL:
+                # If it came back, with commits behind it, that would be damage. Other marks say
+                # nothing that is not so, and do no harm. ``seal`` holds the sync lock.
+                self._sync_tail()
             raise
         self._marked_at = self.position = before + len(data)
 

@@ -35,7 +35,7 @@ from walkv.engine.shield import shielded
 from walkv.engine.syncer import IDLE_SECONDS, Syncer
 from walkv.engine.vfs import SyncError
 from walkv.engine.wal import Log, SyncPolicy, WriteBack, WriteThrough
-from walkv.errors import WalkvError
+from walkv.errors import CorruptionError, FormatError, WalkvError
 
 log = logging.getLogger("walkv")
 
@@ -302,8 +302,8 @@ class WriteSide(ReadSide):
                 self._flush_inline()
             self.check()
             error = compactor.error if compactor.failed_attempt > attempt else None
-            # A merge that failed is no reason: the flush beside it may have made room.
-            if error is not None and self._catalog.sources.frozen:
+            # A merge that failed is no reason as long as the flush beside it could make room.
+            if error is not None and (self._catalog.sources.frozen or self._crowded()):
                 self._refuse_for(error)
             if self._memtable.bytes_used < self._room_at:
                 return self._memtable
@@ -346,8 +346,9 @@ class WriteSide(ReadSide):
         if isinstance(error, OSError):
             raise OSError(
                 error.errno,
-                f"{error.strerror}: the store's memory is full and cannot be written out; this "
-                "commit was not written, everything before it is kept; free some space",
+                f"{error.strerror}: the store's memory is full and cannot be written out, or its "
+                "snapshots are too many and cannot be merged; this commit was not written, "
+                "everything before it is kept; free some space",
                 self.path,
             ) from error
         raise error
@@ -360,4 +361,5 @@ class WriteSide(ReadSide):
 
     def _crowded(self) -> bool:
         many = len(self._catalog.sources.snapshots) >= limits.MAX_SNAPSHOTS
-        return many and self.compactor.error is None
+        # Where a merge met damage there will be no further one, and commits go on without.
+        return many and not isinstance(self.compactor.error, (CorruptionError, FormatError))

@@ -8,7 +8,7 @@ A file is its bytes on the medium and the writes and truncates since, in order. 
     zero head       the first n, and of the next one only its second half
     hole            all but one of them
     zero tail       the first n, and the file's new size full of zeros
-    later pages     all of it behind a page boundary, and before it the old bytes
+    later pages     all of it behind a page boundary, and before it the first n of the writes
 
 Of a long row of writes the first and the last few are torn and left out; prefixes are always all.
 
@@ -115,7 +115,7 @@ class SimulatedFile:
     def _prefixes(self, full: bytes) -> list[bytes]:
         pending = self.pending
         count = len(pending)
-        detailed = {*range(_DETAILED_WRITES), *range(count - _DETAILED_WRITES, count)}
+        detailed = set(_ends(range(count)))
         found = []
         state = bytearray(self.base)
         for number, (offset, data) in enumerate(pending):
@@ -146,13 +146,27 @@ class SimulatedFile:
             return []
         first = min(start for start, _ in written) // SECTOR_BYTES + 1
         last = (max(stop for _, stop in written) - 1) // SECTOR_BYTES
-        pages = range(first, last + 1)
-        if len(pages) > 2 * _DETAILED_WRITES:
-            chosen = [*pages[:_DETAILED_WRITES], *pages[-_DETAILED_WRITES:]]
-        else:
-            chosen = list(pages)
-        old = self.base + bytes(max(len(full) - len(self.base), 0))
-        return [old[: page * SECTOR_BYTES] + full[page * SECTOR_BYTES :] for page in chosen]
+        pages = _ends(range(first, last + 1))
+        if not pages:
+            return []
+        found = []
+        detailed = set(_ends(range(len(self.pending))))
+        state = bytearray(self.base)
+        for number, (offset, data) in enumerate(self.pending):
+            if number in detailed:
+                old = bytes(state) + bytes(max(len(full) - len(state), 0))
+                found += [
+                    old[: page * SECTOR_BYTES] + full[page * SECTOR_BYTES :] for page in pages
+                ]
+            apply_write(state, offset, data)
+        return found
+
+
+def _ends(numbers: range) -> list[int]:
+    """All of a short row, the first and the last few of a long one."""
+    if len(numbers) <= 2 * _DETAILED_WRITES:
+        return list(numbers)
+    return [*numbers[:_DETAILED_WRITES], *numbers[-_DETAILED_WRITES:]]
 
 
 class SimulatedDirectory:

@@ -112,7 +112,7 @@ class Bench:
         figures: Figures,
         *,
         seed: int = 0,
-        sample: int = 3,
+        sample: int = 2,
     ) -> None:
         """``looked`` keeps what was looked at before, so that it is not looked at again; ``sample``
         is how many states a power failure is tried with at each moment."""
@@ -130,6 +130,7 @@ class Bench:
         self._model = ModelStore()
         self._store: Store | None = None
         self._follower: Store | None = None
+        self._watcher: Store | None = None
         self._followed = 0
         self._views: list[tuple[View, State]] = []
         self._expiring = any(name_of(step) == "expire" for step in case.steps)
@@ -284,9 +285,19 @@ class Bench:
             self._log_synced = operation in SYNCS
             if self._log_synced and self._store is not None:
                 self._model.acknowledge(self._returned)
+        if operation == "write" and path.endswith(".wal") and self._follower is not None:
+            self._watch()
         if self._watched > 0:
             self._watched -= 1
             self._power_fails()
+
+    def _watch(self) -> None:
+        """Another process follows the log, just when what may be taken back was written."""
+        if self._watcher is None:
+            self._watcher = open_store(self._sim, read_only=True)
+        self._watcher.refresh()
+        found = dict(self._watcher.scan())
+        self._model.check(found, now_ms=self._now_ms, at_least=self._returned)
 
     def _new_here(self, *about: Hashable) -> bool:
         """Whether this machine has not been looked at before, with the same rules to hold."""
@@ -318,7 +329,8 @@ class Bench:
         most = self._chooser.choice(_MANY_STATES)
         disks = list(islice(fs.crash_states(self._chooser), most))
         self._figures.counts["power failures after faults"] += 1
-        return self._chooser.sample(disks, min(len(disks), self._sample_count))
+        chosen = self._chooser.sample(disks, min(len(disks), self._sample_count))
+        return [disks[0], *chosen]  # always the one where nothing has arrived
 
     def _check_disk(self, disk: Disk) -> None:
         self._figures.counts["crash states after faults"] += 1

@@ -210,7 +210,7 @@ class Trial(Bench):
         evicted = self._evicts and self._sync_failed
         if evicted:
             self._returned = self._model.acknowledged
-        self._store = self._follower = None
+        self._store = self._follower = self._watcher = None
         self._views.clear()
         before, self._sim = self._sim, self._sim.after_kill(evicted=evicted)
         before.kill()
@@ -267,7 +267,7 @@ class Trial(Bench):
         number = self._model.check(found, now_ms=self._now_ms, at_least=self._returned)
         self._model.recovered(number)
         self._returned = number
-        self._follower = None
+        self._follower = self._watcher = None
         self._check_evidence()
         if looks or self._sync_failed:
             self._power_fails()

@@ -314,7 +314,8 @@ def _births(path: str, chooser: random.Random) -> Figures:
             target = f"{path}-{moment}-{step}"
             with forked(partial(_open_only, target, Doom("any", step, moment))) as child:
                 opened = child.listen(lambda heard: heard.opened)
-                child.kill()
+                heard = child.kill()
+            assert not heard.errors, f"it was not killed, it failed: {heard.errors}"
             if opened:
                 break
             figures.counts["kills"] += 1

@@ -164,6 +164,41 @@ MUTANTS: Final = (
         ("faults: Wal shortEIO once write wal 3: transact b e; conflict b",),
     ),
     Mutant(
+        "a failed seal is taken back, and not durably",
+        WAL,
+        "Log.mark",
+        "self._sync_tail()",
+        "pass",
+        ("faults: Wal EIO once truncate wal 1: put a; put b; rotate; put c 700; put d 900",),
+    ),
+    Mutant(
+        "a tail is cut only where something is seen behind it",
+        RECOVERY,
+        "act",
+        "if not findings.tail.clean:",
+        "if findings.tail.cut_bytes:",
+        (
+            "faults: WriteBack shortEIO once write wal 4 + EIO once sync_data wal 1: put f; "
+            "put g 300; put h 300",
+        ),
+    ),
+    Mutant(
+        "an older manifest over a newer log is believed",
+        RECOVERY,
+        "_check_unused",
+        "used = file.size() > segment.HEADER_BYTES",
+        "used = False",
+        ("damage: killed files 1/1",),
+    ),
+    Mutant(
+        "a reader does not see that a commit was taken back",
+        "walkv.engine.follower",
+        "Follower._continues",
+        "return again == last",
+        "return True",
+        ("faults: sweep Wal follow",),
+    ),
+    Mutant(
         "segment header not synced",
         SEGMENT,
         "create",

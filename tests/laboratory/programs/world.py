@@ -162,6 +162,7 @@ class World(RuleBasedStateMachine):
         self.ready = False
         self.expiries = False
         self.reader: Store | None = None
+        self.watcher: Store | None = None
         self.gone()
         self.enter(SimulatedFileSystem(clock=self.clock))
 
@@ -363,12 +364,16 @@ class World(RuleBasedStateMachine):
             self.problem = self.problem or error
 
     def _look(self) -> None:
-        """What another process sees in the middle of a rule."""
+        """What others see in the middle of a rule: who opens now, and who follows."""
         self.figures["readers inside operations"] += 1
+        least = self.least if self.recovering else self.returned
         try:
             with walkv.open(PATH, read_only=True, filesystem=self.disk) as reader:
-                least = self.least if self.recovering else self.returned
                 self.model.check(dict(reader.scan()), now_ms=self.now_ms, at_least=least)
+            if self.watcher is None:
+                self.watcher = walkv.open(PATH, read_only=True, filesystem=self.disk)
+            self.watcher.refresh()
+            self.model.check(dict(self.watcher.scan()), now_ms=self.now_ms, at_least=least)
         except FileNotFoundError:
             assert not self.ready, "there is no store any more"
 
@@ -419,7 +424,7 @@ class World(RuleBasedStateMachine):
         """The process is no more; another one opens what is left."""
         self.disk.kill()
         self.gone()
-        self.reader = None
+        self.reader = self.watcher = None
         self.loop.close()
         self.loop = SteadyLoop()
         self.enter(fs)
