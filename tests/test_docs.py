@@ -16,6 +16,7 @@ import click
 import pytest
 
 import walkv
+from tests.laboratory import registry, report
 from walkv import limits, testing
 from walkv.cli import main
 from walkv.cli.app import walkv_command
@@ -214,6 +215,21 @@ def test_the_tower_has_every_module() -> None:
     assert sorted(spans) == sorted(
         found | {"errors", "limits", "walkv", "walkv.cli", "walkv.testing"}
     )
+
+
+def test_the_last_full_run_is_shown_whole() -> None:
+    found = tables(section(DOCS / "reliability.md", "The last full run"))
+    shown = {row[0]: int(row[1].replace(",", "")) for row in found[0][1:]}
+    assert list(shown) == [row.name for row in report.ROWS]
+    for row in report.ROWS:
+        assert row.least is None or shown[row.name] >= row.least, row.name
+        assert row.most is None or shown[row.name] <= row.most, row.name
+    assert {row[0] for row in found[1][1:]} == set(registry.NAMES)
+
+
+def test_every_layer_is_explained() -> None:
+    (rows,) = tables(section(DOCS / "reliability.md", "The layers"))[:1]
+    assert [row[0].strip("`") for row in rows[1:]] == list(registry.NAMES)
 
 
 def test_the_fakes_are_all_listed() -> None:
