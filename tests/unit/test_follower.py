@@ -179,7 +179,7 @@ def test_a_commit_that_was_taken_back_is_not_followed(tmp_path: Path) -> None:
 def test_a_reader_beside_a_busy_writer_sees_only_prefixes(tmp_path: Path) -> None:
     """The writer keeps ``first`` ahead of ``second`` by one batch; no reader may see otherwise."""
     path = tmp_path / "s"
-    stop = threading.Event()
+    stop, begun = threading.Event(), threading.Event()
     with walkv.open(path, memtable_bytes=1 << 18, sync=walkv.WriteBack()) as writer:
         writer.put(b"n/0", b"0")
 
@@ -191,10 +191,12 @@ def test_a_reader_beside_a_busy_writer_sees_only_prefixes(tmp_path: Path) -> Non
                     batch.put(b"n/0", b"%d" % number)
                     batch.put(b"n/1", b"%d" % number)
                     batch.put(b"pad/%d" % (number % 50), os.urandom(200))
+                begun.set()
 
         thread = threading.Thread(target=write)
         thread.start()
         try:
+            assert begun.wait(60)
             with walkv.open(path, read_only=True) as reader:
                 last = 0
                 for _ in range(300):
