@@ -68,7 +68,7 @@ def jobs(scale: Scale, seed: int) -> list[Job]:
         chains[1] = chains[1]._replace(text=f"{chains[1].text.split(' compact')[0]} follow=1")
     elif scale is Scale.FULL:
         pairs = [(face, policies) for face in WORKERS for policies in _POLICY_NAMES]
-        chains = [_chain(chooser, *pair, kills=18) for pair in pairs * 2]
+        chains = [_chain(chooser, *pair, kills=15) for pair in pairs * 2]
     else:
         chains = [
             _chain(chooser, face, chooser.choice(_POLICY_NAMES), kills=30) for face in WORKERS

@@ -89,7 +89,7 @@ def run(job: Job) -> Figures:
     killer = _killer(mutant, job.seed)
     if killer is not None and _passes(killer):
         figures.counts["mutants killed"] += 1
-        figures.counts[f"mutants killed by {killer.layer}"] += 1
+        figures.counts[f"killed by {killer.layer}: {mutant.name}"] += 1
     else:
         figures.counts["mutants survived"] += 1
         figures.fail(job, AssertionError(f"nothing has noticed this bug: {mutant.name}"))

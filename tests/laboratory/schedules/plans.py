@@ -367,7 +367,7 @@ def jobs(scale: Scale, seed: int) -> list[Job]:
         for other, strategy in enumerate(STRATEGIES):
             if scale is Scale.QUICK and (number + other) % len(STRATEGIES):
                 continue
-            runs = {Scale.QUICK: 1, Scale.FULL: 6, Scale.SOAK: 3}[scale]
+            runs = {Scale.QUICK: 1, Scale.FULL: 5, Scale.SOAK: 3}[scale]
             text = f"{kind} sync_ms={10 if (number + other) % 3 else 0} strategy={strategy}"
             first = (seed * len(KINDS) + number) * 1_000 + other * 100
             made.append(Job(NAME, f"{text} runs={runs}", first, weight=runs * 0.3))
