@@ -11,6 +11,8 @@ import pytest
 import walkv
 from tests.laboratory import crashes
 from tests.laboratory.job import Figures, Job, Scale
+from tests.laboratory.mutants.bugs import MUTANTS
+from tests.laboratory.mutants.planting import planted
 from tests.laboratory.steps import open_store, small_store
 from walkv import Wal, WriteBack, WriteThrough, limits
 from walkv.engine import wal
@@ -110,7 +112,8 @@ def test_a_write_through_commit_makes_earlier_ones_durable() -> None:
 def test_a_failure_is_found_and_cut_down_to_what_fails() -> None:
     """The laboratory itself: with a bug in the engine it names the shortest workload."""
     steps = "put b 30; sync; put c; delete b; wait 1; put a; rotate; put a; batch b c; sync"
-    with patch.object(wal.Log, "seal", _seal_without_sync):
+    bug = next(mutant for mutant in MUTANTS if mutant.name == "seal without sync")
+    with planted(bug):
         figures = crashes.LAYER.run(Job("crashes", f"WriteBack: {steps}", 1))
         assert len(figures.failures) == 1
         shortest = figures.failures[0].job
@@ -118,11 +121,3 @@ def test_a_failure_is_found_and_cut_down_to_what_fails() -> None:
         assert shortest.command().startswith("python -m tests.laboratory --job 'crashes: WriteBack")
         assert crashes.LAYER.run(shortest).failures[0].job == shortest
     assert crashes.LAYER.run(shortest).failures == []
-
-
-def _seal_without_sync(log: wal.Log, next_sequence: int) -> None:
-    with log._sync_lock, patch.object(log, "_sync_tail", lambda: None):
-        if not log._sealed:
-            log.mark(wal.frame.SEAL, next_sequence)
-            log._write_file = wal._refuse_write
-            log._sealed = True

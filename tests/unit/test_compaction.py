@@ -369,6 +369,33 @@ def test_a_merge_that_fails_holds_up_no_flush_and_no_commit(tmp_path: Path, thre
     store.close()
 
 
+def test_snapshots_stay_bounded_while_merges_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "MAX_SNAPSHOTS", 12)
+    fs = _NoSpaceForMerges(threads=False)
+    store = walkv.open(tmp_path / "s", memtable_bytes=65_536, filesystem=fs)
+    rng = random.Random(1)
+    number = 0
+    refused = None
+    while refused is None and number < 2_000:
+        try:
+            store.put(b"%06d" % number, rng.randbytes(700), sync=walkv.WriteBack())
+            number += 1
+        except OSError as error:
+            refused = error
+    assert refused is not None
+    assert refused.errno == errno.ENOSPC
+    assert "cannot be merged" in str(refused)
+    assert store.stats().snapshot_count == 12
+    assert store.count() == number  # what was refused is not there, everything before it is
+    fs.full = False
+    store.put(b"after", b"1")
+    store.close()
+    with walkv.open(tmp_path / "s") as reopened:
+        assert reopened.count() == number + 1
+
+
 def test_no_descriptor_for_the_sync_of_a_directory_is_not_a_failed_sync(tmp_path: Path) -> None:
     fs = FaultyFileSystem(threads=False)
     store = walkv.open(tmp_path / "s", filesystem=fs)

@@ -125,10 +125,6 @@ class ModelStore:
     def _told(self, now_ms: int) -> None:
         self._latest_ms = max(self._latest_ms, now_ms)
 
-    def entry(self, key: bytes) -> Entry | None:
-        """Value and expiry of a key, expired or not."""
-        return self._states[-1].get(key)
-
     def check(self, found: dict[bytes, bytes], *, now_ms: int, at_least: int | None = None) -> int:
         """The number j of commits after which the store held ``found``; the highest such.
 

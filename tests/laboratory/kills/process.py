@@ -368,11 +368,12 @@ def write(work: Work, say: Say) -> None:
     others: list[Callable[[], None]] = []
     if work.compact:
         others.append(partial(_compact, store, done))
-    others += [partial(_work, store, work, worker, say) for worker in range(1, len(work.first))]
+    workers = range(1, len(work.first))
+    others += [partial(commit_all, store, work, worker, say) for worker in workers]
     threads = [threading.Thread(target=_guarded, args=(other, say)) for other in others]
     for thread in threads:
         thread.start()
-    _work(store, work, 0, say)
+    commit_all(store, work, 0, say)
     done.set()
     for thread in threads:
         thread.join()
@@ -395,7 +396,8 @@ def _compact(store: walkv.Store, done: threading.Event) -> None:
         time.sleep(0.002)
 
 
-def _work(store: walkv.Store, work: Work, worker: int, say: Say) -> None:
+def commit_all(store: walkv.Store, work: Work, worker: int, say: Say) -> None:
+    """Make a worker's commits, saying each before and after."""
     for commit in work.of(worker):
         say(f"I {worker} {commit.number}")
         sequence = perform(store, commit, work.policies)

@@ -17,7 +17,6 @@ With ``fault=n`` the n-th sync of the log fails: whoever waits is told, nobody s
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +37,8 @@ from tests.laboratory.schedules.oracle import (
     commits_of,
     fill,
 )
-from walkv import AsyncStore, ClosedError, Store, StoreFailedError, limits
+from tests.laboratory.steps import small_store
+from walkv import AsyncStore, ClosedError, Store, StoreFailedError
 from walkv.engine import syncer, wal, writes
 from walkv.engine.wal import SyncPolicy
 from walkv.testing import Call, Fault, FaultyFileSystem, SimulatedFileSystem
@@ -309,26 +309,11 @@ def _only(numbers: dict[int, int]) -> str:
 # -- the layer -------------------------------------------------------------------------------------
 
 
-@contextmanager
-def small_stores() -> Iterator[None]:
-    """A memtable of a few entries, and little written ahead; nothing is logged."""
-    before = limits.MIN_MEMTABLE_BYTES, wal._AHEAD, logging.root.manager.disable
-    limits.MIN_MEMTABLE_BYTES = 1
-    wal._AHEAD = bytes(700)  # type: ignore[misc]  # a constant, but for this
-    logging.disable(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        limits.MIN_MEMTABLE_BYTES = before[0]
-        wal._AHEAD = before[1]  # type: ignore[misc]
-        logging.disable(before[2])
-
-
 def run(job: Job) -> Figures:
     """The schedules of a job, with the seeds from its own on; ends at the first that fails."""
     plan = Plan.parse(job.text)
     figures = Figures()
-    with small_stores():
+    with small_store():
         for seed in range(job.seed, job.seed + plan.runs):
             try:
                 run_schedule(plan, seed, figures)

@@ -24,7 +24,15 @@ import walkv
 from tests.laboratory.job import Figures, Job
 from tests.laboratory.kills.chains import check_begun, lost_of
 from tests.laboratory.kills.commits import Commit, Ledger, perform
-from tests.laboratory.kills.process import HANGS_SECONDS, Child, Heard, Say, Work, forked
+from tests.laboratory.kills.process import (
+    HANGS_SECONDS,
+    Child,
+    Heard,
+    Say,
+    Work,
+    commit_all,
+    forked,
+)
 
 MEMTABLE_BYTES = 65_536
 RETRY_SECONDS = 0.001
@@ -173,7 +181,7 @@ def _forking_writer(work: Work, most: int, wait: int, done: int, say: Say) -> No
     os.close(done)
     store = walkv.open(work.path, memtable_bytes=work.memtable_bytes, filesystem=work.filesystem())
     threads = [
-        threading.Thread(target=_commit_all, args=(store, work, worker, say), daemon=True)
+        threading.Thread(target=commit_all, args=(store, work, worker, say), daemon=True)
         for worker in range(len(work.first))
     ]
     for thread in threads:
@@ -183,13 +191,6 @@ def _forking_writer(work: Work, most: int, wait: int, done: int, say: Say) -> No
             _in_grandchild(store, wait, say)
         say(f"V {number}")
     time.sleep(600)
-
-
-def _commit_all(store: walkv.Store, work: Work, worker: int, say: Say) -> None:
-    for commit in work.of(worker):
-        say(f"I {worker} {commit.number}")
-        sequence = perform(store, commit, work.policies)
-        say(f"A {worker} {commit.number} {sequence}")
 
 
 def _in_grandchild(store: walkv.Store, wait: int, say: Say) -> None:
