@@ -57,13 +57,25 @@ class LimitError(WalkvError, ValueError):
         name: the bound's name in ``walkv.limits``.
         limit: its value.
         actual: what was asked for.
+        namespace, field: of the record at fault, where it is about one.
     """
 
-    def __init__(self, message: str, *, name: str = "", limit: int = 0, actual: int = 0) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str = "",
+        limit: int = 0,
+        actual: int = 0,
+        namespace: str = "",
+        field: str = "",
+    ) -> None:
         super().__init__(message)
         self.name = name
         self.limit = limit
         self.actual = actual
+        self.namespace = namespace
+        self.field = field
 
 
 class FormatError(WalkvError):
@@ -129,6 +141,14 @@ class CorruptionError(WalkvError):
         )
 
 
+class WouldBlockError(WalkvError):
+    """What was asked for would have to wait, and the caller must not; nothing was done.
+
+    Walkv says it to itself, between an event loop's thread and the threads that may wait; it does
+    not reach users.
+    """
+
+
 class CodecError(WalkvError, ValueError):
     """A record cannot be turned into bytes, or bytes into a record.
 
@@ -152,6 +172,36 @@ class RecordNotFoundError(WalkvError, KeyError):
 
     def __str__(self) -> str:
         return Exception.__str__(self)
+
+
+class IndeterminateError(WalkvError):
+    """A step had begun when its process ended, and nobody knows what it did.
+
+    Attributes:
+        key: the step's.
+    """
+
+    def __init__(self, message: str, *, key: str = "") -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class StepFailedError(WalkvError):
+    """A step has failed before, and a step that is over is not run again.
+
+    Attributes:
+        key: the step's.
+        error_type: name of the class of the exception it ended with.
+        error_message: what that exception said.
+    """
+
+    def __init__(
+        self, message: str, *, key: str = "", error_type: str = "", error_message: str = ""
+    ) -> None:
+        super().__init__(message)
+        self.key = key
+        self.error_type = error_type
+        self.error_message = error_message
 
 
 class ConflictError(WalkvError):

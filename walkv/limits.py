@@ -33,6 +33,12 @@ MAX_BLOCK_BYTES = MAX_BATCH_BYTES + 1 * MIB
 MAX_MANIFEST_BYTES = 64 * MIB
 """Longest manifest."""
 
+MAX_RECORD_BYTES = 256 * MIB
+"""Longest encoded record of a namespace."""
+
+MAX_KEY_FIELD_BYTES = 4 * KIB
+"""Longest text or bytes in a field that is part of a record's key or of an index."""
+
 DEFAULT_MEMTABLE_BYTES = 128 * MIB
 """Budget of the in-memory index: the active memtable and the ones being written out."""
 
@@ -61,3 +67,5 @@ assert MAX_BATCH_OPERATIONS < 1 << 32, "the frame header has 32 bits for it"
 assert MAX_BLOCK_BYTES >= MAX_KEY_BYTES + MAX_VALUE_BYTES + 64
 assert MAX_BLOCK_BYTES < 1 << 32, "the page header has 32 bits for it"
 assert BLOCK_TARGET_BYTES <= MAX_BLOCK_BYTES
+assert MAX_RECORD_BYTES <= MAX_VALUE_BYTES
+assert 12 * MAX_KEY_FIELD_BYTES < MAX_KEY_BYTES, "an index entry has several of them"

@@ -590,3 +590,84 @@ def test_without_threads_a_failed_sync_is_told_to_whoever_waits_and_to_nobody_el
             await store.close()
 
     run(test)
+
+
+def test_a_face_that_was_let_go_writes_nothing(tmp_path: Path) -> None:
+    async def test() -> None:
+        with walkv.open(tmp_path / "s") as store:
+            face = walkv.AsyncStore.of(store)
+            await face.put(b"a", b"1")
+            batch = face.batch()
+            batch.put(b"b", b"1")
+            face.detach()
+            face.detach()
+            assert face.closed
+            assert not store.closed
+            calls: list[Callable[[], Awaitable[object]]] = [
+                lambda: face.put(b"b", b"1"),
+                lambda: face.put(b"b", b"x" * 100_000),
+                lambda: face.put(b"b", b"1", expected=None),
+                lambda: face.delete(b"a"),
+                lambda: face.get(b"a"),
+                face.sync,
+                face.count,
+                batch.commit,
+            ]
+            for call in calls:
+                with pytest.raises(walkv.ClosedError):
+                    await call()
+            with pytest.raises(walkv.ClosedError):
+                face.batch()
+            assert list(store.scan()) == [(b"a", b"1")]
+
+    run(test)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_is_acknowledged_after_a_face_was_let_go(tmp_path: Path, fails: bool) -> None:
+    """It was written while the face was let go: nobody wakes who waits, so it looks itself."""
+    fs = HookedFileSystem()
+
+    async def test() -> None:
+        store = walkv.open(tmp_path / "s", filesystem=fs)
+        face = walkv.AsyncStore.of(store)
+        log = store.engine.write_log
+        store.put(b"a", b"1", sync=walkv.WriteBack(1000.0))
+        position = log.position
+        assert log.durable < position
+        face.detach()
+        if fails:
+            fs.hook = fail("sync_data", ".wal", errno.EIO)
+            for _ in range(2):
+                with pytest.raises(walkv.StoreFailedError):
+                    await face._acknowledge(position, None)
+            with pytest.raises(walkv.StoreFailedError):
+                store.close()
+        else:
+            await face._acknowledge(position, None)
+            assert log.durable >= position
+            store.close()
+            await face._acknowledge(position, None)
+
+    run(test)
+
+
+def test_who_waits_while_a_face_is_let_go_is_told(tmp_path: Path) -> None:
+    fs = HookedFileSystem()
+
+    async def test() -> None:
+        with walkv.open(tmp_path / "s", filesystem=fs) as store:
+            face = walkv.AsyncStore.of(store)
+            await face.put(b"warm", b"up")
+            gate = Gate("sync_data")
+            fs.hook = gate
+            task = asyncio.create_task(face.put(b"a", b"1"))
+            await asyncio.to_thread(gate.entered.wait, 30)
+            face.detach()
+            with pytest.raises(walkv.ClosedError, match="visible, and durable with the next sync"):
+                await task
+            assert store.get(b"a") == b"1"
+            gate.open.set()
+            fs.hook = None
+
+    run(test)

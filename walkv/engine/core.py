@@ -11,7 +11,8 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
+from uuid import uuid4
 
 from walkv import limits
 from walkv.engine import batch, files, frame, manifest, recovery, wal
@@ -43,6 +44,8 @@ class Engine(WriteSide):
     Attributes:
         report: what recovery found and did.
         policy: the store's sync policy.
+        opening: differs with every opening of every store.
+        shared: for what all users of this opening have to agree on; the engine does not look at it.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Engine(WriteSide):
         self._fs = fs
         self.path = directory
         self.policy = policy
+        self.opening = uuid4().hex
+        self.shared: dict[str, Any] = {}
         self._file_lock = lock
         self._cache = cache
         self.memtable_bytes = memtable_bytes

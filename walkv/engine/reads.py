@@ -194,13 +194,18 @@ class ReadSide:
         """Values of several keys, all of one moment."""
         point = self.pin()
         try:
-            found = []
-            for key in keys:
-                item = point.item(key)
-                found.append(self._unexpired(item) if type(item) is list else item)
-            return found
+            return self.get_at(point, keys)
         finally:
             point.release()
+
+    # Hot.
+    def get_at(self, point: ReadPoint, keys: Iterable[bytes]) -> list[bytes | None]:
+        """Values of keys as of a read point."""
+        found = []
+        for key in keys:
+            item = point.item(key)
+            found.append(self._unexpired(item) if type(item) is list else item)
+        return found
 
     def scan(
         self,

@@ -23,7 +23,7 @@ import logging
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from walkv import limits
 from walkv.engine import batch, wal
@@ -38,6 +38,8 @@ from walkv.engine.wal import Log, SyncPolicy, WriteBack, WriteThrough
 from walkv.errors import CorruptionError, FormatError, WalkvError
 
 log = logging.getLogger("walkv")
+
+T = TypeVar("T")
 
 _STALL_SECONDS: Final = 0.1
 
@@ -166,10 +168,8 @@ class WriteSide(ReadSide):
         self.acknowledge(end, policy)
         return sequence
 
-    def without_waiting(
-        self, append: Callable[..., tuple[int, int]], *arguments: Any
-    ) -> tuple[int, int] | None:
-        """Call ``append_one`` or ``append`` if that can be done without waiting; else None."""
+    def without_waiting(self, append: Callable[..., T], *arguments: Any) -> T | None:
+        """Call what appends, with the commit lock held, if it need not wait; else None."""
         if not self.commit_lock.acquire(blocking=False):
             return None
         try:
@@ -178,6 +178,15 @@ class WriteSide(ReadSide):
             return append(*arguments)
         finally:
             self.commit_lock.release()
+
+    def ensure_room(self) -> None:
+        """See to it that the next append need not wait for room. The commit lock is held.
+
+        It may be let go meanwhile; on return it has been held since there was room.
+        """
+        self.check()
+        while self._memtable.bytes_used >= self._room_at:
+            self._make_room()
 
     # Hot.
     def acknowledge(self, position: int, policy: SyncPolicy | None) -> None:

@@ -3,6 +3,7 @@
 from walkv.engine.store.aio import AsyncStore, aopen
 from walkv.engine.store.async_parts import AsyncBatch, AsyncTransaction, AsyncView
 from walkv.engine.store.batch import Batch
+from walkv.engine.store.exclusive import CommitTicket, ExclusiveStore
 from walkv.engine.store.sync import Store, open
 from walkv.engine.store.transaction import Transaction
 from walkv.engine.store.view import View
@@ -13,6 +14,8 @@ __all__ = [
     "AsyncTransaction",
     "AsyncView",
     "Batch",
+    "CommitTicket",
+    "ExclusiveStore",
     "Store",
     "Transaction",
     "View",

@@ -131,8 +131,8 @@ class AsyncStore:
 
     @property
     def closed(self) -> bool:
-        """Whether ``close`` was called."""
-        return self._engine.closed
+        """Whether the store was closed, or this face let go."""
+        return self._closed or self._engine.closed
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
@@ -140,11 +140,19 @@ class AsyncStore:
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """Call something that may block, in another thread."""
-        if self._closed:
-            raise ClosedError(f"{self.path}: this store was closed; open it again to use it")
+        self._check_open()
         return await self._loop.run_in_executor(self._pool, function, *arguments)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"{self.path}: this store was closed; open it again to use it")
+
     def _writer(self) -> Engine:
+        self._check_open()
+        return self._committing()
+
+    def _committing(self) -> Engine:
+        """The writer, for what was written already: this face may be closed by now."""
         engine = self._engine
         if isinstance(engine, Follower):
             engine.check()
@@ -156,6 +164,7 @@ class AsyncStore:
     async def get(self, key: Buffer, default: Any = None) -> Any:
         """The value of a key, or ``default``; see ``Store.get``."""
         key = as_key(key)
+        self._check_open()
         value = self._engine.get_cached(key)
         if value is NEEDS_READ:
             value = await self._in_thread(self._engine.get, key)
@@ -308,7 +317,7 @@ class AsyncStore:
         return await self._in_thread(engine.commit, operations, sync, check)
 
     async def _acknowledge(self, position: int, policy: SyncChoice) -> None:
-        engine = self._writer()
+        engine = self._committing()
         if policy is None:
             policy = engine.policy
         if type(policy) is WriteBack:
@@ -321,8 +330,14 @@ class AsyncStore:
 
     async def _durable(self, position: int) -> None:
         """Wait for a sync that covers a position."""
-        engine = self._writer()
+        engine = self._committing()
         if engine.write_log.durable >= position:
+            return
+        if self._closed:
+            # Written while this face was let go: it hears of no sync any more, and has no threads.
+            if engine.failure is not None:
+                raise wal.failed(engine.failure) from engine.failure
+            await self._loop.run_in_executor(None, engine.write_log.wait, position)
             return
         waiter = self._loop.create_future()
         self._waiters.append((position, waiter))
@@ -344,7 +359,7 @@ class AsyncStore:
                 self._waiters.clear()  # the loop was closed, and its tasks with it
 
     def _wake(self) -> None:
-        engine = self._writer()
+        engine = self._committing()
         durable = engine.write_log.durable
         failure = engine.failure
         waiting = []
@@ -428,15 +443,34 @@ class AsyncStore:
             self._closing.result()
 
     async def _close(self) -> None:
-        engine = self._engine
         try:
-            await self._in_thread(engine.close)
+            await self._in_thread(self._engine.close)
         finally:
-            self._closed = True
-            if isinstance(engine, Engine):
-                self._wake()
-                engine.syncer.unlisten(self._on_sync)
-            self._pool.shutdown(wait=False)
+            self.detach()
+
+    def detach(self) -> None:
+        """Let go of the store without closing it: for a face made by ``of``. Nothing waits here.
+
+        Calls that still wait for a sync get a ``ClosedError`` unless it covers them already: their
+        commits are visible, and durable with the next sync. Later calls write nothing.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        engine = self._engine
+        if isinstance(engine, Engine):
+            self._wake()
+            engine.syncer.unlisten(self._on_sync)
+        for _, waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(
+                    ClosedError(
+                        f"{self.path}: this face of the store was let go while it waited; the "
+                        "commit is visible, and durable with the next sync"
+                    )
+                )
+        self._waiters = []
+        self._pool.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
         return self

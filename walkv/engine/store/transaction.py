@@ -41,7 +41,7 @@ from walkv.errors import ConflictError
 _ALWAYS = (1 << 63) - 1
 
 
-class _Overlay(ReadPoint):
+class Overlay(ReadPoint):
     """A read point with a transaction's own writes on top."""
 
     __slots__ = ("_base", "_own")
@@ -173,7 +173,7 @@ class Transaction(Operations):
         low, high = key_range(prefix, start, stop)
         check_limit(limit)
         self._check(0)
-        overlay = _Overlay(self._point, self._own)
+        overlay = Overlay(self._point, self._own)
         entries = self._engine.scan(overlay, low, high, reverse=reverse, limit=limit)
         walked = _Walked(low, high, reverse)
         self._walks.append(walked)

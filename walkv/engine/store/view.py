@@ -36,8 +36,8 @@ class View:
 
     def get(self, key: Buffer, default: Any = None) -> Any:
         """The value of a key, or ``default``."""
-        found = self._engine.live(self._pinned().entry(as_key(key)))
-        return default if found is None else found[1]
+        (value,) = self._engine.get_at(self._pinned(), (as_key(key),))
+        return default if value is None else value
 
     def get_versioned(self, key: Buffer) -> tuple[bytes, int] | tuple[None, None]:
         """Value and version of a key, or ``(None, None)``."""
@@ -46,7 +46,7 @@ class View:
 
     def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]:
         """Values in the order of the keys, None for those that are absent."""
-        return [self.get(key) for key in keys]
+        return self._engine.get_at(self._pinned(), [as_key(key) for key in keys])
 
     def __getitem__(self, key: Buffer) -> bytes:
         value = self.get(key)
