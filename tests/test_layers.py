@@ -11,10 +11,12 @@ import pytest
 
 import walkv.engine
 import walkv.engine.snapshot
+import walkv.namespaces
 
 ROOT = Path(walkv.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 ENGINE = [path for path in FILES if path.is_relative_to(ROOT / "engine")]
+NAMESPACES = [path for path in FILES if path.is_relative_to(ROOT / "namespaces")]
 SYSTEM = {"os", "mmap", "fcntl", "socket", "io", "shutil", "pathlib", "tempfile", "subprocess"}
 PARTS = {"msgpack", "sortedcontainers", "xxhash", "zstandard"}
 FACE = {"click", "rich"}
@@ -45,23 +47,27 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def rooms() -> list[str]:
-    """The engine's rooms, lowest first, as its docstring lists them."""
-    listed = re.findall(r"^    (\S[^\n]*?)  +\S", walkv.engine.__doc__ or "", re.MULTILINE)
+FLOORS = {"engine": walkv.engine, "namespaces": walkv.namespaces}
+
+
+def rooms(floor: str) -> list[str]:
+    """The rooms of a floor, lowest first, as its docstring lists them."""
+    listed = re.findall(r"^    (\S[^\n]*?)  +\S", FLOORS[floor].__doc__ or "", re.MULTILINE)
     return [name.strip(" /") for row in listed for name in row.split(",")]
 
 
-def room_of(module: str) -> str | None:
-    """``walkv.engine.<room>`` and what is below it; None for what is not in the engine."""
+def room_of(module: str, floor: str) -> str | None:
+    """``walkv.<floor>.<room>`` and what is below it; None for what is not on the floor."""
     parts = module.split(".")
-    return parts[2] if parts[:2] == ["walkv", "engine"] and len(parts) > 2 else None
+    return parts[2] if parts[:2] == ["walkv", floor] and len(parts) > 2 else None
 
 
-def test_the_list_of_rooms_is_complete() -> None:
-    there = {path.stem for path in (ROOT / "engine").glob("*.py")} - {"__init__"}
-    there |= {path.parent.name for path in (ROOT / "engine").glob("*/__init__.py")}
-    assert len(rooms()) == len(set(rooms()))
-    assert set(rooms()) == there
+@pytest.mark.parametrize("floor", FLOORS)
+def test_the_list_of_rooms_is_complete(floor: str) -> None:
+    there = {path.stem for path in (ROOT / floor).glob("*.py")} - {"__init__"}
+    there |= {path.parent.name for path in (ROOT / floor).glob("*/__init__.py")}
+    assert len(rooms(floor)) == len(set(rooms(floor)))
+    assert set(rooms(floor)) == there
 
 
 def test_the_detectors_of_this_file_see_what_they_look_for(tmp_path: Path) -> None:
@@ -73,21 +79,41 @@ def test_the_detectors_of_this_file_see_what_they_look_for(tmp_path: Path) -> No
     assert calls_of_open(bad) == [6]
 
 
-@pytest.mark.parametrize("path", ENGINE, ids=module_name)
-def test_engine_imports_only_go_down(path: Path) -> None:
-    order = {room: number for number, room in enumerate(rooms())}
-    room = room_of(module_name(path))
+BELOW = {
+    "engine": {"walkv.errors", "walkv.limits"},
+    # Sync policies are the engine's; the rest of it is reached through the KeyValue protocol.
+    "namespaces": {"walkv.errors", "walkv.limits", "walkv.engine.wal"},
+}
+
+
+@pytest.mark.parametrize("path", [*ENGINE, *NAMESPACES], ids=module_name)
+def test_imports_only_go_down(path: Path) -> None:
+    floor = module_name(path).split(".")[1]
+    order = {room: number for number, room in enumerate(rooms(floor))}
+    room = room_of(module_name(path), floor)
     if room is None:
         assert imports(path) == set()
         return
     for imported in imports(path):
         if not imported.startswith("walkv"):
             continue
-        other = room_of(imported)
+        other = room_of(imported, floor)
         if other is None:
-            assert imported in ("walkv.errors", "walkv.limits"), imported
+            assert imported in BELOW[floor] or imported == f"walkv.{floor}", imported
         elif other != room:
             assert order[other] < order[room], f"{room} imports {other}, which is above it"
+
+
+HOUSES = {"agent": {"cli", "interfaces"}, "interfaces": {"cli"}}
+"""What is above what, of the rest of the tower."""
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_the_floors_are_in_order(path: Path) -> None:
+    own = module_name(path).split(".")[1:2]
+    for imported in imports(path):
+        if imported.startswith("walkv.") and own and own[0] in HOUSES:
+            assert imported.split(".")[1] not in HOUSES[own[0]], imported
 
 
 def test_snapshot_modules_are_in_their_reading_order() -> None:
@@ -153,10 +179,13 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_what_is_imported_from_outside(path: Path) -> None:
-    """The engine needs its four parts and the standard library; click and rich are the CLI's."""
+    """The engine needs its four parts and the standard library; click and rich are the CLI's.
+
+    An interface may show a progress bar where rich is installed.
+    """
     outside = {name.partition(".")[0] for name in imports(path)} - {"walkv"}
     third_party = outside - set(sys.stdlib_module_names)
-    allowed = FACE if "cli" in path.parts else set()
+    allowed = FACE if "cli" in path.parts else {"rich"} if "interfaces" in path.parts else set()
     assert third_party <= PARTS | allowed
 
 

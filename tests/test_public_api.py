@@ -14,17 +14,30 @@ import walkv
 from walkv import errors
 
 NAMES = [
+    "RUN_AGAIN",
+    "AgentStore",
+    "AsyncAgentStore",
     "AsyncStore",
     "Batch",
     "ClosedError",
+    "CodecError",
     "ConflictError",
     "CorruptionError",
+    "Declaration",
     "FormatError",
+    "IndeterminateError",
     "LimitError",
     "LockedError",
+    "Namespace",
+    "Page",
+    "Plan",
+    "Query",
     "ReadOnlyError",
+    "RecordExistsError",
+    "RecordNotFoundError",
     "RecoveryReport",
     "Stats",
+    "StepFailedError",
     "Store",
     "StoreFailedError",
     "Transaction",
@@ -67,7 +80,8 @@ def test_all_is_exactly_this() -> None:
 
 
 def test_nothing_public_is_left_out_of_all() -> None:
-    modules = {"engine", "errors", "limits", "cli", "testing"}
+    modules = {"agent", "cli", "engine", "errors", "interfaces", "limits", "namespaces"}
+    modules |= {"records", "testing"}
     there = {name for name in vars(walkv) if not name.startswith("_")} - modules
     assert there == set(NAMES)
 

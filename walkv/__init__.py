@@ -5,45 +5,73 @@
     with walkv.open("agent.walkv") as store:
         store.put(b"user/1", b"Ada")
 
+    with walkv.AgentStore("agent.walkv") as agent:
+        agent.messages.append("s1", role="user", content="hello")
+
 The tower; each floor imports only from those above it:
 
     errors, limits     every error and every bound
     engine/            bytes in, bytes out: log, memtable, snapshots, recovery, compaction
       engine/store/    the key-value API
+    namespaces/        typed records: sessions, messages, checkpoints and more
+    agent              all of them behind one object
+    interfaces/        the storage interfaces of existing agent designs
     this face
     cli/, testing/     the walkv command; fakes for tests
 """
 
+from walkv.agent import AgentStore, AsyncAgentStore
 from walkv.engine.inspect import Stats, VerifyReport
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store import AsyncStore, Batch, Store, Transaction, View, aopen, open
 from walkv.engine.wal import Wal, WriteBack, WriteThrough
 from walkv.errors import (
     ClosedError,
+    CodecError,
     ConflictError,
     CorruptionError,
     FormatError,
+    IndeterminateError,
     LimitError,
     LockedError,
     ReadOnlyError,
+    RecordExistsError,
+    RecordNotFoundError,
+    StepFailedError,
     StoreFailedError,
     WalkvError,
 )
+from walkv.namespaces.base import Declaration, Namespace
+from walkv.namespaces.query import Page, Plan, Query
+from walkv.namespaces.steps import RUN_AGAIN
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "RUN_AGAIN",
+    "AgentStore",
+    "AsyncAgentStore",
     "AsyncStore",
     "Batch",
     "ClosedError",
+    "CodecError",
     "ConflictError",
     "CorruptionError",
+    "Declaration",
     "FormatError",
+    "IndeterminateError",
     "LimitError",
     "LockedError",
+    "Namespace",
+    "Page",
+    "Plan",
+    "Query",
     "ReadOnlyError",
+    "RecordExistsError",
+    "RecordNotFoundError",
     "RecoveryReport",
     "Stats",
+    "StepFailedError",
     "Store",
     "StoreFailedError",
     "Transaction",

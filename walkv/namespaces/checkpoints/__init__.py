@@ -1,0 +1,23 @@
+"""Checkpoints: the states of threads of work, each at the price of its difference.
+
+records      what is kept of a checkpoint, and what callers see
+cutting      where a state is cut into segments
+deltas       how one large part differs from another
+states       states as recipes of parts that they share
+threads      pools of parts, numbers, pending writes
+namespace    ``Checkpoints``
+"""
+
+from walkv.namespaces.checkpoints.namespace import Checkpoints
+from walkv.namespaces.checkpoints.records import Checkpoint, CheckpointRecord, Pruned, Usage
+from walkv.namespaces.checkpoints.threads import WRITES_IDX, PendingWrite
+
+__all__ = [
+    "WRITES_IDX",
+    "Checkpoint",
+    "CheckpointRecord",
+    "Checkpoints",
+    "PendingWrite",
+    "Pruned",
+    "Usage",
+]
