@@ -1,0 +1,1 @@
+"""The storage interfaces of existing agent designs, served by the namespaces."""

@@ -1,0 +1,257 @@
+"""Copies of a store: made while it is written to, checked, and put in the place of another one.
+
+A store is replaced inside its own directory, whose lock is held meanwhile:
+
+    RESTORING/                                    the new store, being made
+    RESTORED.open-it-once-with-DatabaseManager/   the new store, complete, until it is in place
+
+Once the new one is complete and durable, the manifest of the old one is removed: that is when the
+new one takes its place. Then its files are moved up, and its manifest last.
+
+Invariants:
+    1. A copy is a moment of its source: the entries of a prefix of the commits, each with its
+       expiry. It is durable and checked before it gets a name that anyone looks at.
+    2. At every moment of a replacement the directory holds a manifest, with all that this lists, or
+       else a name that ``walkv.open`` does not know: it opens the old store or the new one, or
+       refuses, and never makes an empty one. ``finish_replacement`` puts the new one in place.
+    3. Nothing is replaced while somebody has it open. What is not of a store is left where it is.
+
+Source: copying the files of an open store was rejected: log and snapshots change hands while they
+are copied, and whoever copies would have to know all about it. Renaming whole directories was
+rejected, since there is a moment with nothing at the path, and a store can be made there;
+exchanging two of them at once would do, and not every file system can.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from walkv import limits
+from walkv.engine import files, manifest
+from walkv.engine.core import Engine
+from walkv.engine.follower import Follower
+from walkv.engine.store import open
+from walkv.engine.vfs import Lock, LockHeldError, OsFileSystem
+from walkv.engine.wal import WriteBack
+from walkv.errors import CorruptionError, LockedError
+
+_BATCH_BYTES: Final = 1 * limits.MIB
+_BATCH_OPERATIONS: Final = 4096
+_MEMTABLE_BYTES: Final = 16 * limits.MIB
+_CACHE_BYTES: Final = 1 * limits.MIB
+_PART: Final = "RESTORING"
+_WHOLE: Final = "RESTORED.open-it-once-with-DatabaseManager"
+
+
+class Copied(NamedTuple):
+    """What a copy holds.
+
+    Attributes:
+        sequence: the last operation of the source that is in it.
+    """
+
+    entry_count: int
+    sequence: int
+
+
+def copy_store(
+    source: Engine | Follower, target: str, proceed: Callable[[], None] = lambda: None
+) -> Copied:
+    """Make a new store with the entries of another one, which may be written to meanwhile.
+
+    Args:
+        target: the new store's directory; there is none yet.
+        proceed: called now and then; what it raises ends the copy.
+    Raises:
+        ClosedError: the source was closed meanwhile.
+        CorruptionError: the source is damaged, or the copy is.
+        OSError, StoreFailedError: the copy cannot be written. Whatever is raised, ``target`` may be
+            there in part.
+    Cost: reads the source and writes the copy, then reads the copy. Memory: some batches, and what
+        the source keeps for a view.
+    Durability: the copy is durable.
+    """
+    point = source.pin()
+    try:
+        with open(
+            target, sync=WriteBack(), memtable_bytes=_MEMTABLE_BYTES, cache_bytes=_CACHE_BYTES
+        ) as copy:
+            lasting_count = _write(source, point, copy.engine, proceed)
+        return Copied(_check(target, lasting_count), point.sequence)
+    finally:
+        point.release()
+
+
+def _write(source: Any, point: Any, target: Any, proceed: Callable[[], None]) -> int:
+    """Write the entries of a read point; returns how many of them never expire."""
+    operations: list[Any] = []
+    count = size_bytes = 0
+    # Of the engine, since the public faces do not tell when an entry expires.
+    for keys, items, _ in point.chunks(b"", None):
+        source.check()
+        proceed()
+        now_ms = source.now_ms()
+        for key, item in zip(keys, items, strict=True):
+            if item is None or (type(item) is list and item[0] <= now_ms):
+                continue
+            value = item[1] if type(item) is list else item
+            entry_bytes = len(key) + len(value)
+            full = len(operations) >= 2 * _BATCH_OPERATIONS
+            if operations and (full or size_bytes + entry_bytes > _BATCH_BYTES):
+                target.commit(operations, None)
+                operations, size_bytes = [], 0
+            operations += (key, item)
+            size_bytes += entry_bytes
+            count += value is item
+    if operations:
+        target.commit(operations, None)
+    return count
+
+
+def _check(path: str, lasting_count: int) -> int:
+    """Read a copy again; returns how many entries it has."""
+    check_store(path)
+    found = expiring_count = 0
+    with open(path, read_only=True, cache_bytes=_CACHE_BYTES) as copy:
+        point = copy.engine.pin()
+        try:
+            for _, items, _ in point.chunks(b"", None):
+                found += sum(type(item) is bytes for item in items)
+                expiring_count += sum(type(item) is list for item in items)
+        finally:
+            point.release()
+    # Those that expire are not held against anything: the copy may have dropped some already.
+    if found != lasting_count:
+        raise CorruptionError(
+            "the copy does not hold what was written to it",
+            path=path,
+            expected=lasting_count,
+            found=found,
+        )
+    return found + expiring_count
+
+
+def check_store(path: str) -> None:
+    """Read every byte of a store that nobody writes to.
+
+    Raises:
+        CorruptionError, FormatError: it is damaged.
+    """
+    with open(path, read_only=True, cache_bytes=_CACHE_BYTES) as store:
+        for problem in store.verify().problems:
+            raise problem
+
+
+def replace_store(source: str, path: str) -> None:
+    """Put a copy of the store at ``source`` in the place of the one at ``path``, if there is one.
+
+    Raises:
+        LockedError: the store at ``path`` is open.
+        FormatError: there is something else than a store at ``path``.
+        CorruptionError: the source is damaged.
+        OSError: the copy cannot be written. Whatever is raised, the store at ``path`` is as it was;
+            but if its files cannot be moved, ``finish_replacement`` goes on with that.
+    Durability: the new store is durable, and in place.
+    """
+    is_new = not os.path.lexists(path)
+    lock = _locked(path)
+    try:
+        _finish(path)
+        try:
+            with open(source, read_only=True, cache_bytes=_CACHE_BYTES) as backup:
+                copy_store(backup.engine, os.path.join(path, _PART))
+        except BaseException:
+            shutil.rmtree(path if is_new else os.path.join(path, _PART), ignore_errors=True)
+            raise
+        os.rename(os.path.join(path, _PART), os.path.join(path, _WHOLE))
+        sync_directory(path)
+        with suppress(FileNotFoundError):  # a damaged store may have none, and a new one has none
+            os.unlink(os.path.join(path, manifest.NAME))
+        _finish(path)
+    finally:
+        lock.release()
+
+
+def _locked(path: str) -> Lock:
+    """The lock of the store at a path, which is made if there is none."""
+    fs = OsFileSystem()
+    fs.make_directory(path)
+    if not _is_interrupted(path):
+        with suppress(CorruptionError):  # a damaged store is what restoring is for
+            files.is_new(fs, path)
+    lock_path = os.path.join(path, files.LOCK_NAME)
+    try:
+        return fs.lock(lock_path)
+    except LockHeldError as error:
+        raise LockedError(
+            f"{path}: this store is open or being restored, and cannot be replaced; close it first",
+            path=lock_path,
+            pid=error.holder.get("pid"),
+            host=error.holder.get("host"),
+        ) from None
+
+
+def _is_interrupted(path: str) -> bool:
+    return any(os.path.lexists(os.path.join(path, name)) for name in (_PART, _WHOLE))
+
+
+def finish_replacement(path: str) -> None:
+    """Finish a replacement that was interrupted, or undo it if the new store was not complete; in
+    all other cases, do nothing.
+
+    Raises:
+        LockedError: the store is open, or being replaced right now.
+    """
+    if _is_interrupted(path):
+        lock = _locked(path)
+        try:
+            _finish(path)
+        finally:
+            lock.release()
+
+
+def _finish(path: str) -> None:
+    """As ``finish_replacement``, for who has the lock."""
+    whole = os.path.join(path, _WHOLE)
+    if os.path.isdir(whole) and not os.path.lexists(os.path.join(path, manifest.NAME)):
+        # Nothing of the old store may go before its end is durable.
+        sync_directory(path)
+        for name in sorted(files.OWN_NAMES - {files.LOCK_NAME, manifest.NAME}):
+            new, old = os.path.join(whole, name), os.path.join(path, name)
+            if os.path.isdir(new):
+                if os.path.isdir(old):
+                    shutil.rmtree(old)
+                os.rename(new, old)
+        sync_directory(path)
+        sync_directory(whole)
+        os.rename(os.path.join(whole, manifest.NAME), os.path.join(path, manifest.NAME))
+        sync_directory(path)
+    # With a manifest in its place, what is left is of no use to anybody. What cannot be removed now
+    # is seen to when the store is opened again.
+    for name in (_PART, _WHOLE):
+        shutil.rmtree(os.path.join(path, name), ignore_errors=True)
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in a directory durable."""
+    OsFileSystem().sync_directory(path)
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write a file whole: it is there, durably, with all of ``data``, or as it was before."""
+    fs = OsFileSystem()
+    temporary = f"{path}.tmp"
+    if os.path.exists(temporary):
+        fs.unlink(temporary)
+    file = fs.create(temporary)
+    try:
+        file.write(data, 0)
+        file.sync()
+    finally:
+        file.close()
+    fs.rename(temporary, path)
+    sync_directory(os.path.dirname(path))
