@@ -27,11 +27,12 @@ COMMANDS = {
     "put": ["k", "v"],
     "delete": ["k"],
     "scan": [],
+    "show": [],
     "stats": [],
     "verify": [],
     "compact": [],
 }
-READERS = ("get", "scan", "stats", "verify")
+READERS = ("get", "scan", "show", "stats", "verify")
 WRITERS = ("put", "delete", "compact")
 
 
@@ -353,7 +354,7 @@ class TestProcesses:
 
     def test_importing_walkv_needs_no_extra(self) -> None:
         program = (
-            "import sys; import walkv, walkv.cli, walkv.cli.demo_child; "
+            "import sys; import walkv, walkv.cli, walkv.cli.demo.child; "
             "sys.exit(bool({'click', 'rich'} & set(sys.modules)))"
         )
         subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -1,9 +1,10 @@
-"""The ``walkv`` command: look into a store, change it, check it, and see it survive ``kill -9``.
+"""The ``walkv`` command: look into a store, change it, check it, and see an agent survive ``kill``.
 
     text, policies                       bytes and policies as a person names them
-    folder, demo_child, trial            what the demo does: files, the process to kill, the count
+    folder                               the files of a folder, read without being fooled
     output, options, stores              what the commands share
-    data, upkeep, demo                   the commands
+    values, listing, own                 what show shows: cells and JSON, columns, your namespaces
+    data, show, upkeep, demo             the commands; the demo is a package of its own
     app                                  the group; every error becomes one line and a status
 
 Needs the extra ``walkv[cli]``; nothing else of walkv imports this package.

@@ -20,8 +20,9 @@ import click
 import walkv
 from walkv.cli import text
 from walkv.cli.data import delete, get, put, scan
-from walkv.cli.demo import demo
+from walkv.cli.demo.command import demo
 from walkv.cli.output import is_terminal
+from walkv.cli.show import show
 from walkv.cli.upkeep import compact, stats, verify
 
 _FAILED: Final = 1
@@ -116,14 +117,14 @@ def _discard_output() -> None:
 @click.version_option(walkv.__version__, prog_name="walkv", message="%(prog)s %(version)s")
 @click.pass_context
 def walkv_command(ctx: click.Context) -> None:
-    """Look into a walkv store, change it, check it, and see it survive kill -9.
+    """Look into a walkv store, change it, check it, and see an agent survive kill -9.
 
     STORE is the store's directory. KEY and VALUE are text, stored as UTF-8; with --hex they are hex
     digits. Bytes that are not printable are shown as \\xNN, and a backslash as \\\\.
 
-    With --json every command prints JSON objects, one a line: scan one for each entry, every other
-    command one. Keys and values in them are strings, or {"base64": "..."} where they are not UTF-8,
-    or hex strings with --hex. Messages and errors go to stderr.
+    With --json every command prints JSON objects, one a line: scan one for each entry, show one for
+    each record, every other command one. Keys and values in them are strings, or {"base64": "..."}
+    where they are not UTF-8, or hex strings with --hex. Messages and errors go to stderr.
 
     Reading takes no lock and changes nothing, so it is safe while a program has the store open.
 
@@ -134,6 +135,7 @@ def walkv_command(ctx: click.Context) -> None:
       walkv put agent.walkv user/1 Ada
       walkv get agent.walkv user/1
       walkv scan agent.walkv --prefix user/
+      walkv show messages agent.walkv
       walkv demo
     """
     if ctx.invoked_subcommand is None:
@@ -141,5 +143,5 @@ def walkv_command(ctx: click.Context) -> None:
         ctx.exit(2)
 
 
-for _command in (get, put, delete, scan, stats, verify, compact, demo):
+for _command in (get, put, delete, scan, show, stats, verify, compact, demo):
     walkv_command.add_command(_command)

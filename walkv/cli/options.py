@@ -14,15 +14,24 @@ from walkv.cli.policies import POLICIES
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
-def _not_empty(_: click.Context, parameter: click.Parameter, value: str) -> str:
-    # An empty path means the working directory to the operating system, and to nobody else.
-    if not value:
-        raise click.BadParameter("a store is a directory, and its path is empty", param=parameter)
-    return value
+def not_empty(path: str) -> str:
+    """The path of a store, as it was given.
+
+    Raises:
+        click.BadParameter: it is empty, which means the working directory to the operating system,
+            and to nobody else.
+    """
+    if not path:
+        raise click.BadParameter(
+            "a store is a directory, and its path is empty", param_hint="'STORE'"
+        )
+    return path
 
 
 def store_argument(function: Decorated) -> Decorated:
-    return click.argument("path", metavar="STORE", callback=_not_empty)(function)
+    return click.argument("path", metavar="STORE", callback=lambda *given: not_empty(given[-1]))(
+        function
+    )
 
 
 def json_option(function: Decorated) -> Decorated:

@@ -12,7 +12,7 @@ import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import click
 from rich import box
@@ -58,12 +58,15 @@ def size(size_bytes: int) -> str:
     return decimal(size_bytes)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table whose first column is text and the others figures."""
+def table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1
+) -> Table:
+    """A table whose first columns are text and the others figures."""
     plain = not is_terminal(sys.stdout)
     made = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for number, heading in enumerate(headings):
-        made.add_column(heading, justify="right" if number else "left", no_wrap=True)
+        justify: Literal["left", "right"] = "left" if number < text_columns else "right"
+        made.add_column(heading, justify=justify, no_wrap=True)
     for row in rows:
         made.add_row(*row)
     return made
