@@ -50,7 +50,24 @@ class TestVerify:
         assert result.stderr == ""
         found = run_json("verify", store)
         assert found.pop("checked_bytes") > 0
-        assert found == {"ok": True, "complete": True, "file_count": 2, "problems": []}
+        expected = {"ok": True, "complete": True, "file_count": 2, "problems": []}
+        assert found == {**expected, "disagreements": []}
+
+    def test_records_and_indexes_are_held_against_each_other(
+        self, run: Run, run_json: Any, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "agent.walkv"
+        with walkv.AgentStore(path) as agent:
+            agent.sessions.create("s1", user_id="ada")
+            index = agent.sessions.table.index_of("user_id")
+        assert run_json("verify", path)["disagreements"] == []
+        with walkv.open(path) as opened:
+            opened.delete_range(prefix=index.prefix)
+        result = run("verify", path, status=1)
+        assert result.stdout.startswith("disagree: sessions: the index entry ")
+        assert "records and indexes disagree" in result.stderr
+        found = run_json("verify", path, status=1)
+        assert (found["ok"], found["problems"], len(found["disagreements"])) == (False, [], 1)
 
     def test_names_file_and_offset(self, run: Run, damaged: tuple[Path, Path, int]) -> None:
         path, file, offset_bytes = damaged
