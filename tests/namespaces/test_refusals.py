@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 
 import walkv
@@ -197,3 +198,11 @@ def test_steps_are_decorated_as_they_are_meant(agent: walkv.AgentStore) -> None:
     with pytest.raises(TypeError, match="calls the function itself"):
         agent.executions.once("k", None)  # type: ignore[arg-type]
     assert agent.executions.once("k", lambda: 5) == 5
+
+
+@pytest.mark.parametrize("code", [0, 5, 42, 64, 127])
+def test_extension_types_of_msgpack_come_back(agent: walkv.AgentStore, code: int) -> None:
+    value = {"x": [msgpack.ExtType(code, b"not a date"), datetime(2020, 1, 1, tzinfo=UTC)]}
+    agent.messages.append("s", role="user", content=value)
+    assert agent.messages.history("s")[0].content == value
+    assert agent.messages.clear("s") == 1

@@ -12,7 +12,7 @@ Layout: msgpack. Extension types, each with its payload:
     7   Decimal     its text
     8   timedelta   days, seconds, microseconds, as a msgpack array
     9   time        ISO 8601 text
-    64 and above    a ``msgpack.ExtType`` of the caller's, as it is; those below are reserved
+    others          a ``msgpack.ExtType``, as it is
 
 Invariants:
     1. What is decoded equals what was encoded, to the type. Exceptions: a time comes back in UTC, a
@@ -40,7 +40,6 @@ import xxhash
 
 from walkv.errors import CodecError
 
-_FOREIGN: Final = 64
 _TUPLE: Final = 1
 _INT: Final = 2
 _SET: Final = 3
@@ -164,9 +163,17 @@ def _from_extension(code: int, data: bytes, unpack: Callable[[bytes], Any] = _un
         return Decimal(data.decode())
     if code == _TIMEDELTA:
         return timedelta(*unpack(data))
-    if code >= _FOREIGN:
-        return msgpack.ExtType(code, data)
     raise ValueError(f"unknown extension type {code}")
+
+
+def _as_it_is(code: int, data: bytes) -> Any:
+    # A ``msgpack.ExtType`` of a caller's is packed by C code, unseen; it must come back, too.
+    try:
+        return _from_extension(code, data)
+    except RecursionError:
+        raise
+    except (*_ERRORS, msgpack.UnpackException):
+        return msgpack.ExtType(code, data)
 
 
 _packer: Final = _Packer()
@@ -207,7 +214,10 @@ def decode(data: bytes) -> Any:
     try:
         return msgpack.unpackb(data, timestamp=3, strict_map_key=False, ext_hook=_from_outermost)
     except (*_ERRORS, msgpack.UnpackException) as error:
-        raise CodecError(f"these bytes cannot be decoded: {_reason(error)}") from error
+        try:
+            return msgpack.unpackb(data, timestamp=3, strict_map_key=False, ext_hook=_as_it_is)
+        except (*_ERRORS, msgpack.UnpackException):
+            raise CodecError(f"these bytes cannot be decoded: {_reason(error)}") from error
 
 
 def decode_many(values: list[bytes]) -> list[Any]:
