@@ -88,6 +88,8 @@ class Striker:
         self._calls: dict[CodeType, dict[int, str]] = {}
 
     def __enter__(self) -> Striker:
+        # From Python 3.12 on instructions are traced only if some frame wanted it before.
+        sys._getframe().f_trace_opcodes = True
         sys.settrace(self._trace)
         return self
 

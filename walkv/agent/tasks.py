@@ -6,15 +6,15 @@ import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from walkv.agent.namespaces import Namespaces, attach, key_value, refuse_options
 from walkv.agent.threads import AgentStore
 from walkv.engine.store import AsyncStore, Store, aopen
+from walkv.engine.store.common import AsyncClosing
 from walkv.engine.store.sync import backoff_seconds
 from walkv.engine.wal import SyncPolicy
-from walkv.errors import ClosedError, ConflictError, StoreFailedError
+from walkv.errors import ClosedError, ConflictError
 from walkv.namespaces import registry
 from walkv.namespaces.access import Batch, Deferred
 from walkv.namespaces.aio import AsyncNamespace, Caller, async_face
@@ -42,7 +42,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class AsyncAgentStore:
+class AsyncAgentStore(AsyncClosing):
     """The records of an agent, for the tasks of one event loop; as ``AgentStore``, awaited.
 
     Made by ``await AsyncAgentStore.open(path)``, or entered with ``async with
@@ -273,15 +273,3 @@ class AsyncAgentStore:
                 await self.store.close()
             elif self._made_face:
                 self.store.detach()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await self.close()
-        except StoreFailedError:
-            if error is None:
-                raise

@@ -6,16 +6,16 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar, overload
 
 from walkv import limits
 from walkv.agent.namespaces import Namespaces, attach, key_value, refuse_options
 from walkv.engine.store import Store, open
+from walkv.engine.store.common import Closing
 from walkv.engine.store.sync import backoff_seconds
 from walkv.engine.vfs import FileSystem
 from walkv.engine.wal import SyncPolicy, Wal
-from walkv.errors import ConflictError, StoreFailedError
+from walkv.errors import ConflictError
 from walkv.namespaces.access import Access, Batch
 from walkv.namespaces.base import Declaration, Namespace
 from walkv.namespaces.faces import CLASSES
@@ -26,7 +26,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class AgentStore(Namespaces):
+class AgentStore(Closing, Namespaces):
     """The records of an agent. A context manager that closes on leaving; thread-safe.
 
     Args:
@@ -217,18 +217,3 @@ class AgentStore(Namespaces):
         """Close the store, unless it was given open. Closing twice is allowed."""
         if self._owns:
             self.store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except StoreFailedError:
-            if error is None:
-                raise

@@ -13,8 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import islice
-from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, overload
+from typing import Any, Final, Literal, TypeVar, overload
 
 from walkv import limits
 from walkv.engine import wal
@@ -27,6 +26,7 @@ from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store.async_parts import AsyncBatch, AsyncTransaction, AsyncView
 from walkv.engine.store.common import (
     ANY,
+    AsyncClosing,
     Buffer,
     Expected,
     SyncChoice,
@@ -90,7 +90,7 @@ def _close_opened(opening: asyncio.Future[Engine | Follower]) -> None:
         opening.get_loop().run_in_executor(None, opening.result().close)
 
 
-class AsyncStore:
+class AsyncStore(AsyncClosing):
     """The coroutines of one engine, for one event loop. Made by ``await walkv.aopen(...)``.
 
     An async context manager that closes on leaving. ``AsyncStore.of(store)`` gives this face to a
@@ -471,21 +471,6 @@ class AsyncStore:
                 )
         self._waiters = []
         self._pool.shutdown(wait=False)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await self.close()
-        except StoreFailedError:
-            if error is None:
-                raise
 
 
 def _size(part: Any) -> int:

@@ -1,14 +1,16 @@
-"""What the faces of the engine share: arguments to bytes, ranges and errors."""
+"""What the faces of the engine share: arguments to bytes, ranges, errors, closing on leaving."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Final
+from types import TracebackType
+from typing import Any, Final, Self
 
 from walkv import limits
 from walkv.engine.ranges import prefix_stop
 from walkv.engine.wal import SyncPolicy
-from walkv.errors import ConflictError, LimitError
+from walkv.errors import ConflictError, LimitError, StoreFailedError
 
 Buffer = bytes | bytearray | memoryview
 """What is accepted as a key or value: any object with the buffer protocol; kept as ``bytes``."""
@@ -25,6 +27,50 @@ ANY: Final = _Any()
 """No expectation about a key's version."""
 
 Expected = int | None | _Any
+
+
+class Closing(ABC):
+    """A context manager that closes on leaving. If the block raised, that is what is raised."""
+
+    @abstractmethod
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except StoreFailedError:
+            if error is None:
+                raise
+
+
+class AsyncClosing(ABC):
+    """As ``Closing``, for ``async with``."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            await self.close()
+        except StoreFailedError:
+            if error is None:
+                raise
 
 
 def as_bytes(what: str, value: Any) -> bytes:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Literal, TypeVar, overload
 
 from walkv import limits
 from walkv.engine.core import Engine
@@ -18,6 +17,7 @@ from walkv.engine.store.batch import Batch
 from walkv.engine.store.common import (
     ANY,
     Buffer,
+    Closing,
     Expected,
     SyncChoice,
     as_bytes,
@@ -33,7 +33,7 @@ from walkv.engine.store.transaction import Transaction
 from walkv.engine.store.view import View
 from walkv.engine.vfs import FileSystem
 from walkv.engine.wal import SyncPolicy, Wal, check_policy
-from walkv.errors import ConflictError, StoreFailedError
+from walkv.errors import ConflictError
 
 T = TypeVar("T")
 
@@ -81,7 +81,7 @@ def open(
     return Store(engine)
 
 
-class Store:
+class Store(Closing):
     """An ordered, crash-safe map from ``bytes`` to ``bytes``. Made by ``walkv.open``.
 
     Thread-safe. A context manager that closes on leaving.
@@ -422,21 +422,6 @@ class Store:
         Durability: everything committed survives power loss, if this does not raise.
         """
         self._engine.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except StoreFailedError:
-            if error is None:
-                raise
 
 
 def version_check(engine: Engine, key: bytes, expected: Expected) -> Callable[[], None] | None:

@@ -16,13 +16,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Final, NoReturn, Self, cast
+from typing import Any, Final, NoReturn, cast
 
 from walkv.agent import AgentStore
 from walkv.engine.store import Store
+from walkv.engine.store.common import Closing
 from walkv.engine.wal import WriteBack
-from walkv.errors import ClosedError, StoreFailedError
+from walkv.errors import ClosedError
 from walkv.interfaces.managers import copying
 from walkv.interfaces.managers.errors import NoSqlError
 from walkv.namespaces.base import Declaration, Namespace
@@ -58,7 +58,7 @@ class Counters(Namespace[Counter]):
         return self._write(run, None)
 
 
-class DatabaseManager:
+class DatabaseManager(Closing):
     """Opens the store of an application. A context manager that closes on leaving; thread-safe.
 
     Args:
@@ -169,18 +169,3 @@ class DatabaseManager:
             agent, self._agent = self._agent, None
             if agent is not None and self._given is None:
                 agent.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except StoreFailedError:
-            if error is None:
-                raise

@@ -71,10 +71,7 @@ class Provider(BasePersistenceProvider):
         """
         async with self._connecting:
             if not self.is_connected:
-                agent = await _agent_of(self.connection_config).__aenter__()
-                if agent.closed:
-                    raise ClosedError(f"{agent!r}: this store was closed; give an open one")
-                self._agent = agent
+                self._agent = await _agent_of(self.connection_config).__aenter__()
         return True
 
     async def disconnect(self) -> bool:

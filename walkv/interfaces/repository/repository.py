@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from walkv.agent import AsyncAgentStore
+from walkv.engine.store.common import AsyncClosing
 from walkv.engine.wal import SyncPolicy
-from walkv.errors import StoreFailedError
 from walkv.interfaces.repository.config import StoreConfig
 from walkv.interfaces.repository.connection import Connection, Source
 from walkv.interfaces.repository.protocols import BaseRepository
@@ -18,7 +17,7 @@ from walkv.interfaces.repository.stored import Entities, Shape
 T = TypeVar("T")
 
 
-class WalkvRepository(BaseRepository[T], Generic[T]):
+class WalkvRepository(AsyncClosing, BaseRepository[T], Generic[T]):
     """Entities of one type. Nothing is opened before the first use.
 
     Entities are copies: what is changed in one is kept by ``update``, which writes all of it. Two
@@ -157,18 +156,6 @@ class WalkvRepository(BaseRepository[T], Generic[T]):
     async def __aenter__(self) -> Self:
         await self.setup()
         return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            await self.close()
-        except StoreFailedError:
-            if error is None:
-                raise
 
 
 async def _namespace(agent: AsyncAgentStore, shape: Shape[Any]) -> Any:

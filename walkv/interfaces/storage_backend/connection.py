@@ -117,8 +117,6 @@ class Connection:
                     raise StorageConnectionError(
                         f"the storage cannot be opened: {error}"
                     ) from error
-                if agent.closed:
-                    raise ClosedError(f"{agent!r}: the agent that was given is closed")
                 self._opened, self._owns = agent, owns
             return self._opened
 
