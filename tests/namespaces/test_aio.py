@@ -34,7 +34,7 @@ from walkv import (
     limits,
 )
 from walkv.errors import WouldBlockError
-from walkv.namespaces.aio import AsyncNamespace, AsyncQuery, async_face, is_small
+from walkv.namespaces.aio import AsyncNamespace, AsyncQuery, Turns, async_face, is_small
 from walkv.namespaces.base import Namespace
 from walkv.namespaces.common import INTERNAL
 from walkv.namespaces.faces import ASYNC_CLASSES, CLASSES
@@ -969,5 +969,226 @@ def test_a_large_record_is_not_decoded_in_the_thread_of_the_loop(tmp_path: Path)
             assert (await namespace.more("large")).count == 1
             assert await namespace.delete("large")
             assert await agent.verify() == []
+
+    run(test)
+
+
+# -- in turn ---------------------------------------------------------------------------------------
+
+
+class Calls:
+    """Two functions that do the same, as ``Caller.in_turn`` takes them, and what became of them."""
+
+    def __init__(self, namespace: Any) -> None:
+        self._namespace = namespace
+        self.made: list[tuple[str, str]] = []
+        self.entered = threading.Event()
+        self.go_on = threading.Event()
+
+    async def __call__(
+        self, turns: Turns, name: str, *, small: bool = True, waits: bool = False, sync: Any = None
+    ) -> str:
+        def inline() -> str:
+            self.made.append((name, "inline"))
+            self._namespace._inline.put(Row(name), sync=sync)
+            return f"{name} inline"
+
+        def threaded() -> str:
+            if waits:
+                self.entered.set()
+                assert self.go_on.wait(30)
+            self.made.append((name, "threaded"))
+            self._namespace._threaded.put(Row(name), sync=sync)
+            return f"{name} threaded"
+
+        return await self._namespace._caller.in_turn(turns, inline, threaded, small=small)
+
+    async def reached(self) -> None:
+        await asyncio.to_thread(self.entered.wait, 30)
+
+    def order(self) -> str:
+        """Names of the rows in the order of their commits."""
+        table, kv = self._namespace._threaded.table, self._namespace._threaded.access.kv
+        found = [(kv.get_versioned(key)[1], key) for key, _ in kv.scan(table.records)]
+        rows = [self._namespace._threaded._record(kv.get(key)) for _, key in sorted(found)]
+        return "".join(row.id for row in rows)
+
+
+async def pause() -> None:
+    """Let all tasks go on as far as they can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def agent_of_tasks(tmp_path: Path) -> Callable[..., AsyncAgentStore]:
+    return functools.partial(AsyncAgentStore, tmp_path / "s")
+
+
+def test_calls_in_turn_commit_in_the_order_in_which_they_were_made(
+    agent_of_tasks: Callable[..., AsyncAgentStore],
+) -> None:
+    async def test() -> None:
+        async with agent_of_tasks() as agent:
+            calls = Calls(await agent.namespace(rows(), cls=Rows))
+            turns = Turns()
+            assert await calls(turns, "z") == "z inline"
+            assert await calls(turns, "y", small=False) == "y threaded"
+            tasks = [
+                asyncio.create_task(calls(turns, "f", small=False, waits=True)),
+                *(asyncio.create_task(calls(turns, name)) for name in "ecab"),
+                asyncio.create_task(calls(turns, "d", small=False)),
+                asyncio.create_task(calls(turns, "0")),
+            ]
+            await calls.reached()
+            await pause()
+            assert calls.order() == "zy"
+            assert turns.waiting == len(tasks)
+            # Others have turns of their own.
+            assert await calls(Turns(), "x") == "x inline"
+            calls.go_on.set()
+            found = await asyncio.gather(*tasks)
+            assert found == [f"{name} threaded" for name in "fecabd0"]
+            assert calls.order() == "zyxfecabd0"
+            assert turns.waiting == 0
+            assert await calls(turns, "w") == "w inline"
+
+    run(test)
+
+
+def test_a_call_that_was_refused_in_the_loop_keeps_its_turn(
+    agent_of_tasks: Callable[..., AsyncAgentStore],
+) -> None:
+    async def test() -> None:
+        async with agent_of_tasks() as agent:
+            namespace = await agent.namespace(rows(), cls=Rows)
+            calls = Calls(namespace)
+            turns = Turns()
+
+            def refused() -> str:
+                raise WouldBlockError
+
+            def made() -> str:
+                calls.entered.set()
+                assert calls.go_on.wait(30)
+                namespace._threaded.put(Row("c"))
+                return "made"
+
+            task = asyncio.create_task(namespace._caller.in_turn(turns, refused, made, small=True))
+            later = asyncio.create_task(calls(turns, "b"))
+            await calls.reached()
+            await pause()
+            assert calls.made == []
+            calls.go_on.set()
+            assert await asyncio.gather(task, later) == ["made", "b threaded"]
+            assert calls.order() == "cb"
+
+    run(test)
+
+
+def test_who_is_cancelled_while_he_waits_for_his_turn_does_nothing(
+    agent_of_tasks: Callable[..., AsyncAgentStore],
+) -> None:
+    async def test() -> None:
+        async with agent_of_tasks() as agent:
+            calls = Calls(await agent.namespace(rows(), cls=Rows))
+            turns = Turns()
+            tasks = [
+                asyncio.create_task(calls(turns, "e", small=False, waits=True)),
+                *(asyncio.create_task(calls(turns, name)) for name in "dcba"),
+            ]
+            await calls.reached()
+            # One whose call is being made sees it to its end; those who wait go at once.
+            for number in (0, 1, 3):
+                tasks[number].cancel()
+            await pause()
+            assert [task.done() for task in tasks] == [False, True, False, True, False]
+            tasks[0].cancel()
+            await pause()
+            assert not tasks[0].done()
+            late = asyncio.create_task(calls(turns, "0"))
+            calls.go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await tasks[0]
+            assert calls.made[0] == ("e", "threaded")
+            assert await tasks[2] == "c threaded"
+            assert await tasks[4] == "a threaded"
+            assert await late == "0 threaded"
+            assert calls.order() == "eca0"
+            assert turns.waiting == 0
+            assert not turns.lock.locked()
+            assert await calls(turns, "1") == "1 inline"
+
+    run(test)
+
+
+def test_a_turn_ends_with_the_commit_and_not_with_its_sync(
+    agent_of_tasks: Callable[..., AsyncAgentStore], gated: tuple[HookedFileSystem, Gate]
+) -> None:
+    fs, gate = gated
+
+    async def test() -> None:
+        async with agent_of_tasks(filesystem=fs) as agent:
+            calls = Calls(await agent.namespace(rows(), cls=Rows))
+            turns = Turns()
+            fs.hook = gate
+            tasks = [asyncio.create_task(calls(turns, name, small=False)) for name in "cab"]
+            await gate.reached()
+            while calls.order() != "cab":
+                await asyncio.sleep(0)
+            await pause()
+            assert turns.waiting == 0
+            assert not any(task.done() for task in tasks)
+            gate.open.set()
+            assert await asyncio.gather(*tasks) == [f"{name} threaded" for name in "cab"]
+            fs.hook = None
+
+    run(test)
+
+
+def test_a_turn_ends_with_an_error_too(
+    agent_of_tasks: Callable[..., AsyncAgentStore],
+) -> None:
+    async def test() -> None:
+        async with agent_of_tasks() as agent:
+            calls = Calls(await agent.namespace(rows(), cls=Rows))
+            turns = Turns()
+            tasks = [
+                asyncio.create_task(calls(turns, "c", small=False, waits=True)),
+                asyncio.create_task(calls(turns, "\ud800")),
+                asyncio.create_task(calls(turns, "a")),
+            ]
+            await calls.reached()
+            calls.go_on.set()
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+            assert isinstance(found[1], CodecError)
+            assert calls.order() == "ca"
+            with pytest.raises(CodecError):
+                await calls(turns, "\ud800")
+            assert (turns.waiting, turns.lock.locked()) == (0, False)
+        with pytest.raises(ClosedError):
+            await calls(turns, "b")
+        with pytest.raises(ClosedError):
+            await calls(turns, "b", small=False)
+        assert turns.waiting == 0
+
+    run(test)
+
+
+@pytest.mark.parametrize("policy", [Wal(), WriteThrough(), WriteBack()], ids=str)
+def test_many_calls_in_turn(agent_of_tasks: Callable[..., AsyncAgentStore], policy: Any) -> None:
+    names = [chr(0x4E00 + n * 7919 % 900) for n in range(120)]
+
+    async def test() -> None:
+        async with agent_of_tasks() as agent:
+            calls = Calls(await agent.namespace(rows(), cls=Rows))
+            turns = Turns()
+            tasks = [
+                asyncio.create_task(calls(turns, name, small=n % 7 > 0, sync=policy))
+                for n, name in enumerate(names)
+            ]
+            await asyncio.gather(*tasks)
+            assert calls.order() == "".join(names)
+            assert len(calls.made) == len(names)
 
     run(test)

@@ -30,6 +30,7 @@ from walkv import (
 )
 from walkv.namespaces import codec
 from walkv.namespaces.checkpoints import WRITES_IDX, Checkpoint, PendingWrite, Pruned
+from walkv.namespaces.checkpoints.states import LANE_BITS, MAX_LANE, States
 from walkv.testing import SimulatedFileSystem
 
 OTHER = b"\0checkpoints\0x"
@@ -311,15 +312,16 @@ def test_writes_of_special_channels_replace_and_others_stay(agent: AgentStore) -
     put_writes("t1", "c1", "a", [("x", 1), ("__error__", "one")])
     put_writes("t1", "c1", "a", [("x", 2), ("y", 3)])
     assert found() == [("__error__", "one"), ("x", 1), ("y", 3)]
-    # One other channel among them, and nothing is replaced.
-    put_writes("t1", "c1", "a", [("__error__", "two"), ("__resume__", 5), ("z", 6)])
-    assert found() == [("__resume__", 5), ("__error__", "one"), ("x", 1), ("y", 3), ("z", 6)]
+    # Whatever else is among them.
+    put_writes("t1", "c1", "a", [("__error__", "two"), ("y", 5), ("z", 6)])
+    assert found() == [("__error__", "two"), ("x", 1), ("y", 3), ("z", 6)]
+    put_writes("t1", "c1", "a", [("__resume__", 5)])
     put_writes("t1", "c1", "a", [("__error__", "three"), ("__error__", "four")])
     assert found()[:2] == [("__resume__", 5), ("__error__", "four")]
     put_writes("t1", "c1", "a", [])
     assert len(found()) == 5
     put_writes("t1", "c1", "b", [("__error__", "first"), ("__error__", "second"), ("x", 1)])
-    assert found()[-2:] == [("__error__", "first"), ("x", 1)]
+    assert found()[-2:] == [("__error__", "second"), ("x", 1)]
 
 
 # -- against dictionaries ------------------------------------------------------------------------
@@ -502,10 +504,9 @@ class AgainstDictionaries(RuleBasedStateMachine):
             thread_id, name, task_id, writes, task_path=path, namespace=namespace
         )
         kept = self.writes.setdefault((thread_id, namespace, name), {})
-        replaces = all(channel in WRITES_IDX for channel in channels)
         for n, (channel, value) in enumerate(writes):
             place = (task_id, WRITES_IDX.get(channel, n))
-            if replaces or place not in kept:
+            if channel in WRITES_IDX or place not in kept:
                 kept[place] = (channel, value, path)
 
     @rule(seconds=st.integers(1, 30))
@@ -832,6 +833,153 @@ def test_a_page_of_a_long_thread_reads_the_page(
     assert len(seen) == 7
 
 
+# -- lanes ---------------------------------------------------------------------------------------
+
+
+def put_in_lane(
+    agent: AgentStore, states: States, state: bytes, previous: bytes | None, lane: int
+) -> bytes:
+    prepared = states.prepare(agent.store, 1, state, previous)
+    with agent.store.transaction() as tx:
+        return states.write(tx, 1, prepared, lane)
+
+
+def grown(number: int, count: int) -> bytes:
+    return codec.encode([text(number * 100 + n, 400) for n in range(count)])
+
+
+def numbers_of(agent: AgentStore) -> list[int]:
+    return [
+        int.from_bytes(key[-8:], "big")
+        for key in agent.store.scan(b"lanes/", keys_only=True)
+        if key[-9:-8] == b"p"
+    ]
+
+
+LANES = [0, 1, 2, 255, 1 << 16, MAX_LANE]
+
+
+def test_each_lane_has_numbers_of_its_own(agent: AgentStore) -> None:
+    states = States(b"lanes/")
+    recipes = {}
+    for count in (1, 3):
+        for lane in LANES:
+            state = grown(lane % 97, count)
+            recipes[lane] = put_in_lane(agent, states, state, recipes.get(lane), lane)
+    expected = [(lane << LANE_BITS) + n for lane in LANES for n in (1, 2, 3)]
+    assert numbers_of(agent) == expected
+    counters = {
+        key[6 + 8 + 1 :]: int.from_bytes(value, "big")
+        for key, value in agent.store.scan(b"lanes/" + (1).to_bytes(8, "big") + b"n")
+    }
+    names = [lane.to_bytes(4, "big") if lane else b"" for lane in LANES]
+    assert counters == dict(zip(names, expected[2::3], strict=True)) | {
+        name: (lane << LANE_BITS) + 4 for name, lane in zip(names, LANES, strict=True)
+    }
+    for cold in (states, States(b"lanes/")):
+        for lane in LANES:
+            assert cold.read(agent.store, 1, recipes[lane]) == grown(lane % 97, 3)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_states_that_grow_side_by_side_have_short_recipes_in_lanes(
+    agent: AgentStore, apart: bool
+) -> None:
+    states = States(b"lanes/")
+    recipes: dict[int, bytes] = {}
+    for count in range(1, 50):
+        for number in range(1, 5):
+            state = grown(number, count)
+            lane = number if apart else 0
+            recipes[number] = put_in_lane(agent, states, state, recipes.get(number), lane)
+    longest = max(map(len, recipes.values()))
+    assert longest < 40 if apart else longest > 100
+    for number, recipe in recipes.items():
+        assert states.read(agent.store, 1, recipe) == grown(number, 49)
+
+
+def test_a_large_leaf_in_a_lane_is_kept_as_its_difference(agent: AgentStore) -> None:
+    states = States(b"lanes/")
+    recipes: dict[int, bytes] = {}
+    for n in range(40):
+        for lane in (3, 7):
+            state = codec.encode({"n": n, "draft": text(lane, 20_000) + "x" * n})
+            recipes[lane] = put_in_lane(agent, states, state, recipes.get(lane), lane)
+    values = [value for key, value in agent.store.scan(b"lanes/") if key[-9:-8] == b"p"]
+    assert sum(map(len, values)) < 2 * 20_000 + 80 * 200
+    for lane in (3, 7):
+        expected = codec.encode({"n": 39, "draft": text(lane, 20_000) + "x" * 39})
+        assert States(b"lanes/").read(agent.store, 1, recipes[lane]) == expected
+
+
+@pytest.mark.parametrize("lane", [0, 5, MAX_LANE])
+def test_a_damaged_counter_of_a_lane_is_told(agent: AgentStore, lane: int) -> None:
+    states = States(b"lanes/")
+    other = 5 if lane == 0 else 0
+    recipe = put_in_lane(agent, states, grown(1, 3), None, lane)
+    put_in_lane(agent, states, grown(2, 3), None, other)
+    key = states._counter(1, lane)
+    whole = agent.store[key]
+    before = dict(agent.store.scan(b"lanes/"))
+    for broken in (
+        b"",
+        whole[:7],
+        whole + b"\0",
+        ((lane << LANE_BITS) + 0).to_bytes(8, "big"),
+        agent.store[states._counter(1, other)],
+        *([((lane + 1 << LANE_BITS) + 1).to_bytes(8, "big")] if lane < MAX_LANE else []),
+    ):
+        agent.store.put(key, broken)
+        with pytest.raises(CorruptionError, match="its counter of parts is damaged"):
+            put_in_lane(agent, states, grown(3, 4), recipe, lane)
+        # Another lane is not concerned, nor is what reads or writes nothing new.
+        with agent.store.transaction() as tx:
+            prepared = states.prepare(agent.store, 1, grown(4, 1))
+            states.write(tx, 1, prepared, other)
+            tx.discard()
+        assert put_in_lane(agent, states, grown(1, 3), recipe, lane) == recipe
+        assert states.read(agent.store, 1, recipe) == grown(1, 3)
+    agent.store.put(key, whole)
+    assert dict(agent.store.scan(b"lanes/")) == before
+
+
+def test_collecting_and_dropping_go_over_all_lanes(agent: AgentStore) -> None:
+    states = States(b"lanes/")
+    first = {lane: put_in_lane(agent, states, grown(lane % 97, 4), None, lane) for lane in LANES}
+    second = {
+        lane: put_in_lane(agent, states, grown(lane % 97, 2) + b"\1", first[lane], lane)
+        for lane in LANES
+    }
+    given = set(numbers_of(agent))
+    live = [*(first[lane] for lane in LANES[:3]), *(second[lane] for lane in LANES[3:])]
+    size_bytes = states.size_bytes(agent.store, 1, live)
+    before = sum(len(value) for key, value in agent.store.scan(b"lanes/") if key[-9:-8] == b"p")
+    with agent.store.transaction() as tx:
+        freed_bytes = states.collect(tx, 1, live)
+    kept = numbers_of(agent)
+    after = sum(len(value) for key, value in agent.store.scan(b"lanes/") if key[-9:-8] == b"p")
+    assert freed_bytes == before - after > 0
+    assert after + sum(map(len, live)) == size_bytes
+    for lane in LANES:
+        mine = [number for number in kept if number >> LANE_BITS == lane]
+        assert len(mine) >= 2
+    for recipe in live:
+        assert len(states.read(agent.store, 1, recipe)) > 800
+    for lane in LANES[3:]:
+        with pytest.raises(CorruptionError):
+            States(b"lanes/").read(agent.store, 1, first[lane])
+    # Numbers are not used again.
+    for lane in LANES:
+        recipe = put_in_lane(agent, states, grown(50, 1), None, lane)
+        assert states.read(agent.store, 1, recipe) == grown(50, 1)
+    new = sorted(set(numbers_of(agent)) - set(kept))
+    assert [number >> LANE_BITS for number in new] == LANES
+    assert not set(new) & given
+    with agent.store.transaction() as tx:
+        states.drop(tx, 1)
+    assert list(agent.store.scan(b"lanes/")) == []
+
+
 # -- damage --------------------------------------------------------------------------------------
 
 
@@ -1025,7 +1173,7 @@ def test_a_base_that_goes_while_the_next_state_is_prepared(
     agent: AgentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_steps(agent, "t1", 5)
-    prepare = agent.checkpoints._prepare
+    prepare = agent.checkpoints._states.prepare
     going = ["c4", "c3", "c2"]
 
     def racing(*arguments: Any) -> Any:
@@ -1035,7 +1183,7 @@ def test_a_base_that_goes_while_the_next_state_is_prepared(
             agent.checkpoints.put("t1", name, {"taken": name})
         return prepared
 
-    monkeypatch.setattr(agent.checkpoints, "_prepare", racing)
+    monkeypatch.setattr(agent.checkpoints._states, "prepare", racing)
     agent.checkpoints.put("t1", "c9", conversation(6), parent_id="c4")
     found = agent.checkpoints.get("t1")
     assert found is not None
@@ -1046,7 +1194,7 @@ def test_a_base_that_goes_while_the_next_state_is_prepared(
 def test_a_thread_that_is_deleted_while_its_next_state_is_prepared(
     agent: AgentStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = agent.checkpoints._prepare
+    prepare = agent.checkpoints._states.prepare
     put_steps(agent, "t1", 5)
     rounds = [0]
 
@@ -1060,7 +1208,7 @@ def test_a_thread_that_is_deleted_while_its_next_state_is_prepared(
                 agent.checkpoints.put("t1", "c4", conversation(4))
         return prepared
 
-    monkeypatch.setattr(agent.checkpoints, "_prepare", racing)
+    monkeypatch.setattr(agent.checkpoints._states, "prepare", racing)
     agent.checkpoints.put("t1", "c9", conversation(6))
     monkeypatch.undo()
     found = agent.checkpoints.get("t1")
@@ -1168,3 +1316,14 @@ def test_after_a_power_failure_all_is_whole(fs: SimulatedFileSystem) -> None:
     assert len(found) > 40
     assert left_behind(agent) == []
     agent.close()
+
+
+def test_the_last_checkpoint_of_a_copy_leaves_nothing_that_is_not_counted(
+    agent: AgentStore,
+) -> None:
+    agent.checkpoints.put("t1", "c1", conversation(3), run_id="r")
+    agent.checkpoints.copy_thread("t1", "t2")
+    agent.checkpoints.put("t2", "c2", conversation(5, 300, by=9))
+    agent.checkpoints.delete_for_runs(["r"])
+    assert agent.checkpoints.threads() == ["t2"]
+    check_nothing_leaked(agent)

@@ -671,3 +671,20 @@ def test_who_waits_while_a_face_is_let_go_is_told(tmp_path: Path) -> None:
             fs.hook = None
 
     run(test)
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_an_opening_that_is_cancelled_leaves_the_store_unlocked(tmp_path: Path, times: int) -> None:
+    path = tmp_path / "store"
+
+    async def main() -> None:
+        opening = asyncio.create_task(walkv.aopen(path))
+        for _ in range(times):
+            await asyncio.sleep(0)
+            opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+
+    asyncio.run(main())  # the loop ends with its task
+    with walkv.open(path) as store:
+        store.put(b"key", b"value")

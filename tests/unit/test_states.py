@@ -18,6 +18,7 @@ import walkv
 from walkv.errors import CorruptionError
 from walkv.namespaces.checkpoints import cutting, deltas
 from walkv.namespaces.checkpoints import states as module
+from walkv.namespaces.checkpoints.recipes import decoded
 from walkv.namespaces.checkpoints.states import States
 
 PREFIX = b"s/"
@@ -213,7 +214,7 @@ def test_borders_hold_at_the_edges_of_their_sizes() -> None:
     for size_bytes in [*range(120, 136), *range(250, 262), *range(8180, 8200)]:
         state = packed([fill(1, size_bytes), fill(2, size_bytes), {"a": fill(3, size_bytes)}])
         at = 0
-        for start, end, literal in cutting.segments(state):
+        for start, end, literal in cutting.cut(state).segments:
             assert start == at < end
             assert not literal or end - start < cutting.LITERAL_BYTES
             at = end
@@ -221,11 +222,11 @@ def test_borders_hold_at_the_edges_of_their_sizes() -> None:
 
 
 def test_what_is_not_worth_cutting_is_one_segment() -> None:
-    assert len(list(cutting.segments(packed({"n": list(range(30_000))})))) <= 4
+    assert len(cutting.cut(packed({"n": list(range(30_000))})).segments) <= 4
     nested: Any = fill(1, 20_000)
     for _ in range(40):
         nested = [nested]
-    assert len(list(cutting.segments(packed(nested)))) <= cutting.MAX_CUT_DEPTH + 3
+    assert len(cutting.cut(packed(nested)).segments) <= cutting.MAX_CUT_DEPTH + 3
 
 
 # -- what a state costs --------------------------------------------------------------------------
@@ -430,7 +431,7 @@ def test_collect_keeps_what_is_needed_and_no_more(store: walkv.Store, kept: list
     needed: set[int] = set()
     parts = parts_of(store)
     for recipe in live:
-        for piece in module._decode(1, recipe)[2]:
+        for piece in decoded(1, recipe)[2]:
             if type(piece) is tuple:
                 needed.update(range(piece[0], piece[0] + piece[1]))
     for number in sorted(parts, reverse=True):

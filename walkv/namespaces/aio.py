@@ -10,6 +10,8 @@ Invariants:
     1. A call is refused before it has written anything, so making it again is harmless.
     2. What has to be encoded in the event loop's thread, or decoded, is small.
     3. Every public method of a namespace is here under its name, with its arguments and errors.
+    4. Calls with the same turns commit in the order in which they were begun: behind one that had
+       to leave the event loop's thread, later ones follow it there.
 
 Source: a second implementation of every method was rejected (two things to keep alike), and so was
 a thread for every call (it costs more than a small write does).
@@ -56,6 +58,19 @@ class AsyncFace(Protocol):
     def _check_open(self) -> None: ...
 
 
+class Turns:
+    """Who of some calls is next, for the tasks of one event loop.
+
+    Attributes:
+        lock: held by the one whose turn it is, in another thread.
+        waiting: how many calls are made there, or wait for their turn.
+    """
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.waiting = 0
+
+
 class Caller:
     """Makes calls for tasks; see the module.
 
@@ -91,20 +106,53 @@ class Caller:
         """
         self._store._check_open()
         if is_small(args) and (not kwargs or is_small(kwargs.values())):
-            try:
-                return inline(*args, **kwargs), take_tickets()
-            except WouldBlockError:
-                if tickets := take_tickets():
-                    await self.acknowledge(tickets)
-                    raise WalkvError(
-                        "this call has written something and then had to wait, so that it cannot "
-                        "be made again; what it wrote is kept"
-                    ) from None
-            except BaseException as error:
-                await self._acknowledge_failed(take_tickets(), error)
-                raise
+            done = await self._commit_inline(inline, *args, **kwargs)
+            if done is not None:
+                return done
         call = self._commit_in_thread(threaded, *args, **kwargs)
-        return await (_to_its_end(call) if to_its_end else call)
+        return await (see_through(call) if to_its_end else call)
+
+    async def in_turn(
+        self, turns: Turns, inline: Callable[[], T], threaded: Callable[[], T], *, small: bool
+    ) -> T:
+        """As ``call``, committed after the calls with the same turns that were begun before.
+
+        Args:
+            small: whether it may be made in the event loop's thread at all.
+        """
+        self._store._check_open()
+        done = None
+        if small and not turns.waiting:
+            done = await self._commit_inline(inline)
+        if done is None:
+            turns.waiting += 1
+            try:
+                async with turns.lock:
+                    done = await see_through(self._commit_in_thread(threaded))
+            finally:
+                turns.waiting -= 1
+        result, tickets = done
+        if tickets:
+            await self.acknowledge(tickets)
+        return result
+
+    async def _commit_inline(
+        self, function: Callable[..., T], *args: Any, **kwargs: Any
+    ) -> tuple[T, list[Ticket]] | None:
+        """Make a call here and now; None if it was refused."""
+        try:
+            return function(*args, **kwargs), take_tickets()
+        except WouldBlockError:
+            if tickets := take_tickets():
+                await self.acknowledge(tickets)
+                raise WalkvError(
+                    "this call has written something and then had to wait, so that it cannot "
+                    "be made again; what it wrote is kept"
+                ) from None
+            return None
+        except BaseException as error:
+            await self._acknowledge_failed(take_tickets(), error)
+            raise
 
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call something that may wait, in another thread, and await its commits here."""
@@ -142,7 +190,7 @@ class Caller:
         Who is cancelled waits for it even so: a batch is used by one at a time.
         """
         bound = functools.partial(function, *args, **kwargs)
-        return await _to_its_end(self.in_thread(in_batch, batch, bound))
+        return await see_through(self.in_thread(in_batch, batch, bound))
 
     async def acknowledge(self, tickets: list[Ticket]) -> None:
         """Wait for commits."""
@@ -368,11 +416,12 @@ class AsyncExecutionsBase(AsyncNamespace[Any]):
         if tickets:
             # An intent is taken back by who is cancelled; the rest counts only when it is durable.
             waiting = self._caller.acknowledge(tickets)
-            await (waiting if name == "begin" else _to_its_end(waiting))
+            await (waiting if name == "begin" else see_through(waiting))
         return result
 
 
-async def _to_its_end(call: Coroutine[Any, Any, T]) -> T:
+async def see_through(call: Coroutine[Any, Any, T]) -> T:
+    """Await a call. Who is cancelled meanwhile waits until it is over, even so."""
     task = asyncio.ensure_future(call)
     try:
         return await asyncio.shield(task)

@@ -19,18 +19,14 @@ records and parents, no joins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from walkv.engine.wal import SyncPolicy, check_policy
-from walkv.errors import (
-    ConflictError,
-    FormatError,
-    RecordExistsError,
-    RecordNotFoundError,
-)
+from walkv.errors import ConflictError, FormatError, RecordExistsError, RecordNotFoundError
 from walkv.namespaces import codec, keys, registry
 from walkv.namespaces.access import Access
 from walkv.namespaces.common import UNSET, Unset, checked_ttl
@@ -208,7 +204,7 @@ class Namespace(Generic[R]):
     def _records(self, values: list[bytes]) -> list[R]:
         rows = codec.decode_many(values)
         schema = self.table.schema
-        if not self.access.kv.writable and not all(schema.knows(row[0]) for row in rows):
+        if not self.access.kv.writable and not all(map(schema.knows, rows)):
             self._learn(self.access.kv)
         return schema.build_all(rows)
 
@@ -296,12 +292,17 @@ class Namespace(Generic[R]):
 
     def read_at_once(self, function: Callable[[Reader], T]) -> T:
         """Call a function with the store at one moment."""
-        if self.access.batch() is not None:
-            return function(self.access.reader())
-        with self.access.kv.view() as view:
-            if not self.access.kv.writable:
-                self._learn(view)  # an index that the writer has removed must not be walked
-            return function(view)
+        with self.moment() as reader:
+            return function(reader)
+
+    @contextmanager
+    def moment(self) -> Iterator[Reader]:
+        """Reads of the store at one moment, or in the caller's batch."""
+        batch = self.access.batch()
+        with self.access.kv.view() if batch is None else nullcontext(batch.transaction) as reader:
+            if batch is None and not self.access.kv.writable:
+                self._learn(reader)  # an index that the writer has removed must not be walked
+            yield reader
 
     def _replace(
         self, tx: Writer, key: bytes, values: list[Any], ttl_seconds: float | None

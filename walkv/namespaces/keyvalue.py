@@ -101,6 +101,10 @@ class KeyValue(Reader, Protocol):
     def writable(self) -> bool: ...
 
     @property
+    def may_wait(self) -> bool:
+        """Whether calls wait where they have to; if not, ``WouldBlockError`` is raised there."""
+
+    @property
     def opening(self) -> str:
         """Differs with every opening by a writer."""
 

@@ -28,6 +28,7 @@ import inspect
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from walkv import limits
@@ -101,19 +102,8 @@ class Schema(Generic[R]):
         missing = set(range(2, version + 1)) - set(self._migrations)
         if missing:
             raise TypeError(f"{namespace}: no migration to schema version {min(missing)}")
-        hints = typing.get_type_hints(record)
-        self.columns = tuple(
-            column_of(namespace, field, hints[field.name]) for field in fields(record) if field.init
-        )
+        self.columns = _columns(namespace, record)
         self.names = tuple(column.name for column in self.columns)
-        if reserved := RESERVED & set(self.names):
-            raise TypeError(f"{namespace}: a field cannot be called {min(reserved)}")
-        for name, parameter in inspect.signature(record).parameters.items():
-            if name not in self.names and parameter.default is parameter.empty:
-                raise TypeError(
-                    f"{namespace}: {record.__name__} cannot be made of its fields alone, it needs "
-                    f"{name!r} too"
-                )
         self.position = {name: number for number, name in enumerate(self.names)}
         self.secrets = tuple(column.name for column in self.columns if column.secret)
         self.build: Callable[[list[Any]], R] = _builder(record, self.names)
@@ -150,8 +140,11 @@ class Schema(Generic[R]):
     def _has(self, layouts: list[Layout], names: set[str]) -> bool:
         return any(each.version == self.version and set(each.names) == names for each in layouts)
 
-    def knows(self, number: int) -> bool:
-        """Whether a layout's number is known."""
+    def knows(self, row: Any) -> bool:
+        """Whether the layout of a decoded record is known; so it is of what is no record at all."""
+        if type(row) is not list or not row or type(row[0]) is not int:
+            return True
+        number = row[0]
         return (number if number >= 0 else -1 - number) < len(self._layouts)
 
     # -- checks ----------------------------------------------------------------------------------
@@ -346,6 +339,26 @@ MASK: Final = "***"
 """What is shown in the place of a secret."""
 
 
+@lru_cache(maxsize=256)
+def _columns(namespace: str, record: type[Any]) -> tuple[Column, ...]:
+    """The columns of a record type; remembered, as evaluating annotations takes a millisecond."""
+    hints = typing.get_type_hints(record)
+    columns = tuple(
+        column_of(namespace, field, hints[field.name]) for field in fields(record) if field.init
+    )
+    names = {column.name for column in columns}
+    if reserved := RESERVED & names:
+        raise TypeError(f"{namespace}: a field cannot be called {min(reserved)}")
+    for name, parameter in inspect.signature(record).parameters.items():
+        if name not in names and parameter.default is parameter.empty:
+            raise TypeError(
+                f"{namespace}: {record.__name__} cannot be made of its fields alone, it needs "
+                f"{name!r} too"
+            )
+    return columns
+
+
+@lru_cache(maxsize=256)
 def _builder(record: type[R], names: tuple[str, ...], skipped: int = 0) -> Callable[[list[Any]], R]:
     """What makes a record of a list: of so many things that are not for it, and its values.
 

@@ -79,15 +79,19 @@ async def aopen(
     try:
         engine = await asyncio.shield(opening)
     except asyncio.CancelledError:
-        # Nobody will get this store: it must not stay locked.
-        opening.add_done_callback(_close_opened)
+        # Nobody will get this store. It must not stay locked, and the loop may end with its task.
+        await _finished(opening)
+        if not opening.cancelled() and opening.exception() is None:
+            await _finished(loop.run_in_executor(None, opening.result().close))
         raise
     return AsyncStore(engine)
 
 
-def _close_opened(opening: asyncio.Future[Engine | Follower]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.get_loop().run_in_executor(None, opening.result().close)
+async def _finished(future: asyncio.Future[Any]) -> None:
+    """Wait for a future, also if cancelled meanwhile."""
+    while not future.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([future])
 
 
 class AsyncStore(AsyncClosing):
@@ -458,6 +462,8 @@ class AsyncStore(AsyncClosing):
             return
         self._closed = True
         engine = self._engine
+        if self._loop.is_closed():
+            self._waiters = []  # the tasks have gone with it
         if isinstance(engine, Engine):
             self._wake()
             engine.syncer.unlisten(self._on_sync)

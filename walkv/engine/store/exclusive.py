@@ -233,6 +233,16 @@ class ExclusiveStore:
         return self._engine.path
 
     @property
+    def blocking(self) -> bool:
+        """Whether it may wait."""
+        return self._blocking
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether calls wait where they have to; if not, they are refused."""
+        return self._blocking
+
+    @property
     def writable(self) -> bool:
         """Whether this is the store's writer."""
         return isinstance(self._engine, Engine)

@@ -9,7 +9,8 @@ Layout:
 
     key                                      value
     ---------------------------------------  -------------------------------------------------
-    prefix, pool u64 be, "n"                 u64 be: number of the pool's next part
+    prefix, pool u64 be, "n"                 u64 be: number of the next part of lane 0
+    prefix, pool u64 be, "n", lane u32 be    the same for another lane
     prefix, pool u64 be, "p", number u64 be  part: 00, content
                                              part: 01, delta
 
@@ -25,7 +26,9 @@ Layout:
 Invariants:
     1. The pieces of a recipe, one after another, are the state. How it was cut is kept nowhere, so
        the cutter may change and its only duty is to give the same borders for the same bytes.
-    2. A part is never changed and its number never used again.
+    2. A part is never changed and its number never used again. Numbers go by *lanes*, of
+       2**LANE_BITS each: states that grow side by side in one pool, each in a lane of its own, have
+       recipes of a few long runs, where numbers in turn would give each a run for every step.
     3. A delta's number is larger than its base's: there are no cycles, and one pass from the last
        part to the first finds all that is needed. Its base is the part one depth above; at depths
        that divide by ANCHOR_STEP it is the anchor. So no chain is longer than MAX_LINKS.
@@ -50,7 +53,7 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgpack
 import xxhash
@@ -58,20 +61,19 @@ import zstandard
 
 from walkv import limits
 from walkv.errors import CorruptionError, LimitError
-from walkv.namespaces.checkpoints.cutting import segments
+from walkv.namespaces.checkpoints.cutting import Mark, cut
 from walkv.namespaces.checkpoints.deltas import (
     ANCHOR_STEP,
     MAX_DEPTH,
     MAX_LINKS,
     MAX_STATE_BYTES,
-    MSGPACK_ERRORS,
     NUMBERS,
     Link,
     applied,
-    are_numbers,
     decode_link,
     difference,
 )
+from walkv.namespaces.checkpoints.recipes import Piece, damaged, decoded, encoded, merged
 from walkv.namespaces.keyvalue import Reader, Writer
 
 MIN_DELTA_BYTES: Final = 2048
@@ -84,25 +86,38 @@ DEFAULT_CACHE_BYTES: Final = 16 * limits.MIB
 PART_COST_BYTES: Final = 180
 """Memory that one part of a cached state takes: a digest, a number, a size and their places."""
 
+LANE_BITS: Final = 40
+MAX_LANE: Final = (1 << 64 - LANE_BITS) - 1
+
 _WHOLE: Final = b"\0"
 _DELTA: Final = b"\1"
-_VERSION: Final = 1
 _NEW: Final = NUMBERS
 """Until ``write`` knows the pool's counter, new parts are numbered from here."""
 
 _SEED: Final = secrets.randbits(64)
 """Nobody who writes states can look for two segments that are taken for one."""
 
-Piece = bytes | tuple[int, int]
-"""A literal, or the first of a run of parts and their count."""
-
 
 class _Known(NamedTuple):
-    """The parts of one state, in its order."""
+    """The parts of one state, in its order.
+
+    Attributes:
+        mark: how far it is cut for good, whatever is appended to it.
+        pieces: from behind its header up to the mark ...
+        part_count: ... and so many parts.
+    """
 
     digests: list[bytes]
     numbers: list[int]
     sizes: list[int]
+    mark: Mark | None = None
+    pieces: tuple[Piece, ...] = ()
+    part_count: int = 0
+
+    def head(self) -> _Known:
+        """What it has up to its mark."""
+        count = self.part_count
+        return _Known(self.digests[:count], self.numbers[:count], self.sizes[:count])
 
 
 class Prepared(NamedTuple):
@@ -154,13 +169,19 @@ class States:
             )
         known = self._known(reader, pool, previous)
         numbers_by_digest = dict(zip(known.digests, known.numbers, strict=True))
-        parts = _Known([], [], [])
+        segments, resumed, mark = cut(state, known.mark)
+        parts = known.head() if resumed else _Known([], [], [])
         pieces: list[Piece] = []
         fresh: list[bytes] = []
-        for start, end, literal in segments(state):
+        at_mark = (len(known.pieces) + 1, known.part_count) if resumed else (1, 0)
+        for start, end, literal in segments:
             segment = state[start:end]
             if literal:
                 pieces.append(segment)
+                if resumed and not start:
+                    pieces += known.pieces
+                elif mark is not None and end == mark.end:
+                    at_mark = (len(pieces), len(parts.numbers))
                 continue
             digest = xxhash.xxh3_128_digest(segment, _SEED)
             number = numbers_by_digest.get(digest)
@@ -171,6 +192,8 @@ class States:
             parts.digests.append(digest)
             parts.numbers.append(number)
             parts.sizes.append(end - start)
+            if mark is not None and end == mark.end:
+                at_mark = (len(pieces), len(parts.numbers))
         values = [_WHOLE + content for content in fresh]
         if known.numbers and any(len(content) >= MIN_DELTA_BYTES for content in fresh):
             for number, old in _counterparts(known, parts):
@@ -178,10 +201,18 @@ class States:
                 if delta is not None:
                     values[number - _NEW] = delta
         digest_64 = xxhash.xxh3_64_intdigest(state)
-        return Prepared(digest_64, len(state), _merged(pieces), values, parts)
+        if mark is not None:
+            parts = parts._replace(
+                mark=mark, pieces=tuple(merged(pieces[1 : at_mark[0]])), part_count=at_mark[1]
+            )
+        return Prepared(digest_64, len(state), merged(pieces), values, parts)
 
-    def write(self, writer: Writer, pool: int, prepared: Prepared) -> bytes:
+    def write(self, writer: Writer, pool: int, prepared: Prepared, lane: int = 0) -> bytes:
         """Put the new parts of a prepared state and give its recipe, to be kept by the caller.
+
+        Args:
+            lane: where its new parts are numbered, 0 to MAX_LANE; not below the one of the state
+                that was given to ``prepare`` as previous.
 
         The caller has made sure, in the same transaction, that the record with the recipe that was
         given to ``prepare`` is still there.
@@ -190,21 +221,16 @@ class States:
         """
         digest, length_bytes, pieces, values, parts = prepared
         if values:
-            first = self._next_number(writer, pool)
+            counter = self._counter(pool, lane)
+            first = self._next_number(writer, pool, counter, lane)
             for number, value in enumerate(values, first):
                 writer.put(self._key(pool, number), value)
-            writer.put(self._pool(pool) + b"n", (first + len(values)).to_bytes(8, "big"))
+            writer.put(counter, (first + len(values)).to_bytes(8, "big"))
             shift = first - _NEW
-            pieces = _merged(
-                (piece[0] + shift, piece[1]) if type(piece) is tuple and piece[0] >= _NEW else piece
-                for piece in pieces
-            )
+            pieces = _shifted(pieces, shift)
             numbers = [n + shift if n >= _NEW else n for n in parts.numbers]
-            parts = parts._replace(numbers=numbers)
-        fields: list[Any] = [_VERSION, digest, length_bytes]
-        for piece in pieces:
-            fields.extend((piece,) if type(piece) is bytes else piece)
-        recipe: bytes = msgpack.packb(fields)
+            parts = parts._replace(numbers=numbers, pieces=tuple(_shifted(parts.pieces, shift)))
+        recipe = encoded(digest, length_bytes, pieces)
         self._remember(pool, recipe, parts)
         return recipe
 
@@ -261,13 +287,17 @@ class States:
     def _key(self, pool: int, number: int) -> bytes:
         return self._prefix + pool.to_bytes(8, "big") + b"p" + number.to_bytes(8, "big")
 
-    def _next_number(self, reader: Reader, pool: int) -> int:
-        counter = reader.get(self._pool(pool) + b"n")
-        if counter is None:
-            return 1
-        if len(counter) != 8:
-            raise _damaged(pool, "its counter of parts is damaged")
-        return int.from_bytes(counter, "big")
+    def _counter(self, pool: int, lane: int) -> bytes:
+        return self._pool(pool) + b"n" + (lane.to_bytes(4, "big") if lane else b"")
+
+    def _next_number(self, reader: Reader, pool: int, counter: bytes, lane: int) -> int:
+        data = reader.get(counter)
+        if data is None:
+            return (lane << LANE_BITS) + 1
+        number = int.from_bytes(data, "big")
+        if len(data) != 8 or (number - 1) >> LANE_BITS != lane:
+            raise damaged(pool, "its counter of parts is damaged")
+        return number
 
     # -- previous states -------------------------------------------------------------------------
 
@@ -288,15 +318,17 @@ class States:
             for number, content in zip(numbers, contents, strict=True)
             if number
         ]
-        return _Known(*map(list, zip(*parts, strict=True))) if parts else _Known([], [], [])
+        digests, numbers, sizes = map(list, zip(*parts, strict=True)) if parts else ([], [], [])
+        return _Known(digests, numbers, sizes)
 
     def _remember(self, pool: int, recipe: bytes, parts: _Known) -> None:
         cost = _cost_bytes(recipe, parts)
         if cost > self._cache_bytes:
             return
         with self._lock:
-            if (pool, recipe) in self._cache:
-                return
+            old = self._cache.pop((pool, recipe), None)
+            if old is not None:
+                self._cached_bytes -= _cost_bytes(recipe, old)
             self._cache[pool, recipe] = parts
             self._cached_bytes += cost
             while self._cached_bytes > self._cache_bytes:
@@ -336,7 +368,7 @@ class States:
         self, reader: Reader, pool: int, recipe: bytes
     ) -> tuple[list[int], list[bytes], bytes]:
         """Numbers (0 for a literal) and contents of a recipe's pieces, and the state they are."""
-        digest, length_bytes, pieces = _decode(pool, recipe)
+        digest, length_bytes, pieces = decoded(pool, recipe)
         numbers: list[int] = []
         contents: list[bytes] = []
         left_bytes = length_bytes
@@ -359,7 +391,7 @@ class States:
                 left_bytes -= sum(map(len, run))
         state = b"".join(contents)
         if left_bytes or xxhash.xxh3_64_intdigest(state) != digest:
-            raise _damaged(pool, "a recipe and its parts do not give the state that was put")
+            raise damaged(pool, "a recipe and its parts do not give the state that was put")
         return numbers, contents, state
 
     def _run(self, reader: Reader, pool: int, first: int, count: int) -> list[bytes]:
@@ -369,13 +401,13 @@ class States:
         start, stop = self._key(pool, first), self._key(pool, first + count)
         values = [value for _, value in reader.scan(start=start, stop=stop)]
         if len(values) != count:
-            raise _damaged(pool, f"of parts {first} to {first + count - 1} some are missing")
+            raise damaged(pool, f"of parts {first} to {first + count - 1} some are missing")
         return values
 
     def _value(self, reader: Reader, pool: int, number: int) -> bytes:
         value = reader.get(self._key(pool, number))
         if value is None:
-            raise _damaged(pool, f"part {number} is missing")
+            raise damaged(pool, f"part {number} is missing")
         return value
 
     def _content(self, reader: Reader, pool: int, number: int, value: bytes) -> bytes:
@@ -393,7 +425,7 @@ class States:
             while links:
                 content = applied(links.pop(), content)
         except (ValueError, zstandard.ZstdError) as error:
-            raise _damaged(pool, f"part {number} is damaged: {error}") from None
+            raise damaged(pool, f"part {number} is damaged: {error}") from None
         return content
 
     def _survey(
@@ -401,7 +433,7 @@ class States:
     ) -> Iterator[tuple[bytes, int, bool]]:
         """Key, size and whether it is needed of each part of a pool, the last one first."""
         runs: list[tuple[int, int]] = []
-        pieces = {piece for recipe in live for piece in _decode(pool, recipe)[2]}
+        pieces = {piece for recipe in live for piece in decoded(pool, recipe)[2]}
         for first, count in sorted(piece for piece in pieces if type(piece) is tuple):
             if runs and first <= runs[-1][1]:
                 runs[-1] = (runs[-1][0], max(runs[-1][1], first + count))
@@ -417,7 +449,7 @@ class States:
                 try:
                     bases.add(decode_link(value, number).base)
                 except ValueError as error:
-                    raise _damaged(pool, f"part {number} is damaged: {error}") from None
+                    raise damaged(pool, f"part {number} is damaged: {error}") from None
             yield key, len(value), needed
 
 
@@ -444,48 +476,13 @@ def _counterparts(known: _Known, parts: _Known) -> Iterator[tuple[int, int]]:
         gap.clear()
 
 
-def _merged(pieces: Iterable[Piece]) -> list[Piece]:
-    """Neighbouring literals in one, parts with consecutive numbers in one run."""
-    merged: list[Piece] = []
-    last: Piece | None = None
-    for piece in pieces:
-        if type(piece) is tuple and type(last) is tuple and sum(last) == piece[0]:
-            merged[-1] = last = (last[0], last[1] + piece[1])
-        elif type(piece) is bytes and type(last) is bytes:
-            merged[-1] = last = last + piece
-        else:
-            merged.append(piece)
-            last = piece
-    return merged
-
-
-def _decode(pool: int, recipe: bytes) -> tuple[int, int, list[Piece]]:
-    """Digest, length and pieces of a recipe whose form is right."""
-    try:
-        fields = msgpack.unpackb(recipe)
-        version, digest, length_bytes, *flat = fields
-        if type(fields) is not list or version != _VERSION:
-            raise ValueError(f"version {version!r}")
-        if not are_numbers(digest, length_bytes) or length_bytes > MAX_STATE_BYTES:
-            raise ValueError("neither a digest nor a length")
-        pieces: list[Piece] = []
-        rest = iter(flat)
-        for field in rest:
-            if type(field) is bytes:
-                pieces.append(field)
-                continue
-            count = next(rest, 0)
-            if not are_numbers(field, count) or not count or field + count >= _NEW:
-                raise ValueError("neither a literal nor a run of parts")
-            pieces.append((field, count))
-    except MSGPACK_ERRORS as error:
-        raise _damaged(pool, f"a recipe is damaged: {error}") from None
-    return digest, length_bytes, pieces
+def _shifted(pieces: Iterable[Piece], shift: int) -> list[Piece]:
+    """Pieces with the numbers that new parts have got."""
+    return merged(
+        (piece[0] + shift, piece[1]) if type(piece) is tuple and piece[0] >= _NEW else piece
+        for piece in pieces
+    )
 
 
 def _cost_bytes(recipe: bytes, parts: _Known) -> int:
     return len(recipe) + PART_COST_BYTES * (len(parts.numbers) + 2)
-
-
-def _damaged(pool: int, reason: str) -> CorruptionError:
-    return CorruptionError(f"pool {pool} of states: {reason}")

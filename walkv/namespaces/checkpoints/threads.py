@@ -18,7 +18,7 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from walkv.errors import CodecError, CorruptionError
@@ -110,6 +110,22 @@ class Threads:
         """Write the head of a thread."""
         tx.put(self._key(thread_id), codec.encode(list(thread)))
 
+    def number(self, reader: Reader, thread_id: str, thread: Thread, namespace: str) -> int | None:
+        """The number that the next checkpoint of a namespace gets; None if it has had none."""
+        return thread.following.get(namespace)
+
+    def put_number(
+        self, tx: Writer, thread_id: str, thread: Thread, namespace: str, number: int
+    ) -> None:
+        """Write that number, and the head of a thread that is new."""
+        following = {**thread.following, namespace: number}
+        self.put(tx, thread_id, Thread(thread.pool, following))
+
+    def namespaces(self, reader: Reader, thread_id: str) -> list[str]:
+        """The checkpoint namespaces of a thread."""
+        thread = self.get(reader, thread_id)
+        return [] if thread is None else sorted(thread.following)
+
     def begin(self, tx: Writer, thread_id: str) -> Thread:
         """A head for a new thread, with a pool of its own; not written yet."""
         counter = self._prefix + b"n"
@@ -132,7 +148,7 @@ class Threads:
         tx.delete(self._debt_key(pool))
         return False
 
-    def copy(self, tx: Writer, thread: Thread, target_id: str) -> None:
+    def copy(self, tx: Writer, source_id: str, thread: Thread, target_id: str) -> None:
         """Write a head for a copy of a thread, which shares its pool."""
         self.put(tx, target_id, thread)
         tx.put(self._members_key(thread.pool) + self._pack("thread_id", target_id), b"")
@@ -189,41 +205,75 @@ class Threads:
         return self._prefix + b"w" + b"".join(packed)
 
     def prepare_writes(
-        self, task: bytes, writes: Iterable[tuple[str, Any]], task_path: str
+        self,
+        task: bytes,
+        writes: Iterable[tuple[str, Any]],
+        task_path: str,
+        places: Iterable[int] | None = None,
     ) -> Callable[[Writer], None]:
-        """What puts the writes of a task; see ``Checkpoints.put_writes``."""
+        """What puts the writes of a task; see ``Checkpoints.put_writes``.
+
+        Args:
+            places: of the writes, in order, where they are known.
+        """
         writes = list(writes)
         for write in writes:
             if not isinstance(write, tuple | list) or len(write) != 2:
                 raise _bad("writes", "writes are pairs of a channel and a value")
-            if type(write[0]) is not str:
-                raise _bad("channel", "a channel is a str")
-        if type(task_path) is not str:
-            raise _bad("task_path", "a task path is a str")
-        replaces = all(channel in WRITES_IDX for channel, _ in writes)
+        keys_of = self.write_keys(task, [channel for channel, _ in writes], places)
         prepared = [
-            (
-                task + keys.pack_one(WRITES_IDX.get(channel, number)),
-                codec.encode([channel, value, task_path]),
-            )
-            for number, (channel, value) in enumerate(writes)
+            (key, channel in WRITES_IDX, self.encoded_write(channel, value, task_path))
+            for key, (channel, value) in zip(keys_of, writes, strict=True)
         ]
 
         def run(tx: Writer) -> None:
-            for key, data in prepared:
+            for key, replaces, data in prepared:
                 if replaces or tx.get(key) is None:
                     tx.put(key, data)
 
         return run
 
+    @staticmethod
+    def write_keys(
+        task: bytes, channels: Sequence[str], places: Iterable[int] | None
+    ) -> list[bytes]:
+        """The keys of the writes of a task."""
+        for channel in channels:
+            if type(channel) is not str:
+                raise _bad("channel", "a channel is a str")
+        if places is None:
+            places = [WRITES_IDX.get(channel, at) for at, channel in enumerate(channels)]
+        return [task + keys.pack_one(place) for place in places]
+
+    @staticmethod
+    def encoded_write(channel: str, value: Any, task_path: str) -> bytes:
+        """The entry of a write."""
+        if type(task_path) is not str:
+            raise _bad("task_path", "a task path is a str")
+        return codec.encode([channel, value, task_path])
+
+    @staticmethod
+    def written_value(data: bytes) -> Any:
+        """The value in the entry of a write."""
+        return _values(data, str, object, str)[1]
+
     def writes(self, reader: Reader, checkpoint: bytes) -> list[PendingWrite]:
         """The pending writes of a checkpoint, by task path, task and place."""
         found = []
         for key, data in reader.scan(start=checkpoint, stop=checkpoint + keys.END):
-            task_id, idx = keys.unpack(key[len(checkpoint) :])
+            try:
+                task_id, idx = keys.unpack(key[len(checkpoint) :])
+            except ValueError:
+                raise _damaged() from None
             channel, value, task_path = _values(data, str, object, str)
             found.append(PendingWrite(task_id, channel, value, idx, task_path))
         return sorted(found, key=lambda write: (write.task_path, write.task_id, write.idx))
+
+    def written(self, reader: Reader, thread_id: str) -> Iterator[Any]:
+        """The values of all pending writes of a thread."""
+        start = self.writes_key(thread_id)
+        for _, data in reader.scan(start=start, stop=start + keys.END):
+            yield self.written_value(data)
 
     def writes_count(self, reader: Reader, thread_id: str) -> int:
         """How many pending writes a thread has."""
@@ -236,3 +286,55 @@ class Threads:
         copied: Iterator[tuple[bytes, bytes]] = tx.scan(start=source, stop=source + keys.END)
         for key, data in list(copied):
             tx.put(target + key[len(source) :], data)
+
+
+class ManyNamespaces(Threads):
+    """As ``Threads``, for threads that get a new checkpoint namespace again and again.
+
+    Layout: heads are [pool, {}], and the numbers have keys of their own:
+
+        "s", thread, checkpoint namespace    next number
+
+    So what a checkpoint costs does not grow with the namespaces.
+    """
+
+    def _number_key(self, thread_id: str, namespace: str) -> bytes:
+        thread = self._pack("thread_id", thread_id)
+        return self._prefix + b"s" + thread + self._pack("namespace", namespace)
+
+    def number(self, reader: Reader, thread_id: str, thread: Thread, namespace: str) -> int | None:
+        """The number that the next checkpoint of a namespace gets; None if it has had none."""
+        data = reader.get(self._number_key(thread_id, namespace))
+        number = None if data is None else codec.decode(data)
+        if not isinstance(number, int | None):
+            raise _damaged()
+        return number
+
+    def put_number(
+        self, tx: Writer, thread_id: str, thread: Thread, namespace: str, number: int
+    ) -> None:
+        """Write that number, and the head of a thread that is new."""
+        if tx.get(self._key(thread_id)) is None:
+            self.put(tx, thread_id, thread)
+        tx.put(self._number_key(thread_id, namespace), codec.encode(number))
+
+    def namespaces(self, reader: Reader, thread_id: str) -> list[str]:
+        """The checkpoint namespaces of a thread. Cost: a scan of as many keys."""
+        return [name for name, _, _ in self._numbers(reader, thread_id)]
+
+    def _numbers(self, reader: Reader, thread_id: str) -> Iterator[tuple[str, bytes, bytes]]:
+        start = self._prefix + b"s" + self._pack("thread_id", thread_id)
+        for key, data in reader.scan(start=start, stop=start + keys.END):
+            yield keys.unpack(key[len(start) :])[0], key, data
+
+    def remove(self, tx: Writer, thread_id: str, pool: int) -> bool:
+        """Delete what there is of a thread here; returns whether others share its pool."""
+        start = self._prefix + b"s" + self._pack("thread_id", thread_id)
+        tx.delete_range(start=start, stop=start + keys.END)
+        return super().remove(tx, thread_id, pool)
+
+    def copy(self, tx: Writer, source_id: str, thread: Thread, target_id: str) -> None:
+        """Write a head for a copy of a thread, which shares its pool."""
+        super().copy(tx, source_id, thread, target_id)
+        for name, _, data in list(self._numbers(tx, source_id)):
+            tx.put(self._number_key(target_id, name), data)
