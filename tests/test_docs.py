@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, get_args
 
 import click
 import pytest
+from langgraph.checkpoint.sqlite import SqliteSaver
 
 import walkv
 from tests.laboratory import registry, report
@@ -126,6 +127,11 @@ def test_shell_examples_run(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    if "checkpoints.sqlite" in script.text:
+        with SqliteSaver.from_conn_string("checkpoints.sqlite") as saver:
+            checkpoint: Any = {"id": "1", "channel_values": {"n": 1}, "channel_versions": {"n": 1}}
+            config: Any = {"configurable": {"thread_id": "ada", "checkpoint_ns": ""}}
+            saver.put(config, checkpoint, {}, {})
     for line in script.text.splitlines():
         words = shlex.split(line)
         assert words[1] != "demo", "the demo takes too long for this test, and has its own"
@@ -217,6 +223,7 @@ def test_the_tower_has_every_module() -> None:
         found
         | {"errors", "limits", "walkv", "walkv.cli", "walkv.testing"}
         | {"walkv.namespaces", "walkv.agent", "walkv.records", "walkv.interfaces"}
+        | {"walkv.integrations"}
     )
 
 
@@ -694,3 +701,23 @@ def a_store_with_everything(path: Path) -> Path:
         assert store.recovery_report.cut_bytes == 4
         assert len(store.recovery_report.quarantine_path or "") == len(str(taken)) + 2
     return path
+
+
+def test_the_page_on_langgraph_runs_from_top_to_bottom_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / "langgraph.md"
+    for _ in range(2):
+        for example in examples_of(page):
+            if example.language == "python":
+                source = "\n" * example.line + example.text
+                code = compile(source, named(page), "exec", dont_inherit=True)
+                exec(code, {"__name__": "__main__"})
+
+
+def test_every_public_name_for_langgraph_is_documented() -> None:
+    from walkv.integrations import langgraph
+
+    listed = (DOCS / "api.md").read_text()
+    assert all(f"`{name}" in listed for name in langgraph.__all__)

@@ -11,6 +11,8 @@ import pytest
 
 import walkv.engine
 import walkv.engine.snapshot
+import walkv.integrations
+import walkv.integrations.langgraph
 import walkv.namespaces
 
 ROOT = Path(walkv.__file__).parent
@@ -20,6 +22,11 @@ NAMESPACES = [path for path in FILES if path.is_relative_to(ROOT / "namespaces")
 SYSTEM = {"os", "mmap", "fcntl", "socket", "io", "shutil", "pathlib", "tempfile", "subprocess"}
 PARTS = {"msgpack", "sortedcontainers", "xxhash", "zstandard"}
 FACE = {"click", "rich"}
+OUTSIDE = {
+    "cli": FACE,
+    "interfaces": {"rich"},
+    "integrations": {"langgraph", "langchain_core", "numpy", "ormsgpack"},
+}
 
 
 def module_name(path: Path) -> str:
@@ -104,7 +111,11 @@ def test_imports_only_go_down(path: Path) -> None:
             assert order[other] < order[room], f"{room} imports {other}, which is above it"
 
 
-HOUSES = {"agent": {"cli", "interfaces"}, "interfaces": {"cli"}}
+HOUSES = {
+    "agent": {"cli", "interfaces", "integrations"},
+    "interfaces": {"cli", "integrations"},
+    "integrations": {"cli", "interfaces"},
+}
 """What is above what, of the rest of the tower."""
 
 
@@ -126,6 +137,22 @@ def test_snapshot_modules_are_in_their_reading_order() -> None:
         for imported in imports(ROOT / "engine" / "snapshot" / f"{name}.py"):
             if imported.startswith("walkv.engine.snapshot."):
                 assert order[imported.rpartition(".")[2]] < order[name], (name, imported)
+
+
+def test_the_rooms_of_an_integration_are_in_their_reading_order() -> None:
+    for package in (walkv.integrations, walkv.integrations.langgraph):
+        folder = Path(package.__file__).parent
+        listed = re.findall(r"^    (\w+)/?  +\S", package.__doc__ or "", re.MULTILINE)
+        there = {path.stem for path in folder.glob("*.py")} - {"__init__"}
+        there |= {path.parent.name for path in folder.glob("*/__init__.py")}
+        assert set(listed) == there
+        order = {name: number for number, name in enumerate(listed)}
+        for name in order:
+            for path in (folder / f"{name}.py", *(folder / name).glob("*.py")):
+                for imported in imports(path) if path.exists() else ():
+                    if imported.startswith(f"{package.__name__}."):
+                        other = imported[len(package.__name__) + 1 :].partition(".")[0]
+                        assert order[other] <= order[name], (name, imported)
 
 
 def test_no_module_imports_itself_by_a_detour() -> None:
@@ -181,12 +208,12 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 def test_what_is_imported_from_outside(path: Path) -> None:
     """The engine needs its four parts and the standard library; click and rich are the CLI's.
 
-    An interface may show a progress bar where rich is installed.
+    An interface may show a progress bar where rich is installed. An integration needs what it
+    integrates walkv with.
     """
     outside = {name.partition(".")[0] for name in imports(path)} - {"walkv"}
     third_party = outside - set(sys.stdlib_module_names)
-    allowed = FACE if "cli" in path.parts else {"rich"} if "interfaces" in path.parts else set()
-    assert third_party <= PARTS | allowed
+    assert third_party <= PARTS | OUTSIDE.get(path.relative_to(ROOT).parts[0], set())
 
 
 def test_importing_walkv_loads_no_face() -> None:
@@ -194,8 +221,8 @@ def test_importing_walkv_loads_no_face() -> None:
 
     code = (
         "import sys, walkv; "
-        "print([m for m in sys.modules if m.partition('.')[0] in ('click', 'rich') "
-        "or m.startswith('walkv.cli')])"
+        "print([m for m in sys.modules if m.partition('.')[0] in ('click', 'rich', 'langgraph') "
+        "or m.startswith(('walkv.cli', 'walkv.integrations'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -16,6 +16,7 @@ The tower; each floor imports only from those above it:
     namespaces/        typed records: sessions, messages, checkpoints and more
     agent              all of them behind one object
     interfaces/        the storage interfaces of existing agent designs
+    integrations/      adapters for agent frameworks, each an optional extra
     this face
     cli/, testing/     the walkv command; fakes for tests
 """

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from langgraph.checkpoint.sqlite import SqliteSaver
 
 import walkv
 from walkv.cli.app import walkv_command
@@ -32,6 +33,8 @@ COMMANDS = {
     "verify": [],
     "compact": [],
 }
+OTHERS = ("import", "demo")
+"""Have tests of their own for what the others have in common."""
 READERS = ("get", "scan", "show", "stats", "verify")
 WRITERS = ("put", "delete", "compact")
 
@@ -44,14 +47,14 @@ def examples(name: str) -> list[str]:
 
 
 def test_every_command_is_known() -> None:
-    assert set(walkv_command.commands) == {*COMMANDS, "demo"}
+    assert set(walkv_command.commands) == {*COMMANDS, *OTHERS}
 
 
 def test_version(run: Run) -> None:
     assert run("--version").stdout == f"walkv {walkv.__version__}\n"
 
 
-@pytest.mark.parametrize("name", ["", *COMMANDS, "demo"])
+@pytest.mark.parametrize("name", ["", *COMMANDS, *OTHERS])
 def test_help_teaches_with_an_example(run: Run, name: str) -> None:
     text = run(*name.split(), "--help").stdout
     assert "Example" in text
@@ -66,7 +69,9 @@ def test_every_command_has_json() -> None:
         assert "--json" in [name for parameter in command.params for name in parameter.opts]
 
 
-@pytest.mark.parametrize("line", [line for name in ["", *COMMANDS] for line in examples(name)])
+@pytest.mark.parametrize(
+    "line", [line for name in ["", *COMMANDS, "import"] for line in examples(name)]
+)
 def test_examples_work(
     run: Run, start: Start, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,6 +80,10 @@ def test_examples_work(
         store.put(b"user/1", b"Ada")
         store.put(b"picture.png", b"\x89PNG")
     Path("picture.png").write_bytes(b"\x89PNG")
+    with SqliteSaver.from_conn_string("checkpoints.sqlite") as saver:
+        checkpoint: Any = {"id": "1", "channel_values": {}, "channel_versions": {}}
+        config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
+        saver.put(config, checkpoint, {}, {})
     words = shlex.split(line, comments=True)
     if words[1] == "demo":
         return  # see test_demo

@@ -21,6 +21,7 @@ import walkv
 from walkv.cli import text
 from walkv.cli.data import delete, get, put, scan
 from walkv.cli.demo.command import demo
+from walkv.cli.importing import import_command
 from walkv.cli.output import is_terminal
 from walkv.cli.show import show
 from walkv.cli.upkeep import compact, stats, verify
@@ -136,6 +137,7 @@ def walkv_command(ctx: click.Context) -> None:
       walkv get agent.walkv user/1
       walkv scan agent.walkv --prefix user/
       walkv show messages agent.walkv
+      walkv import langgraph-sqlite checkpoints.sqlite
       walkv demo
     """
     if ctx.invoked_subcommand is None:
@@ -143,5 +145,5 @@ def walkv_command(ctx: click.Context) -> None:
         ctx.exit(2)
 
 
-for _command in (get, put, delete, scan, show, stats, verify, compact, demo):
+for _command in (get, put, delete, scan, show, stats, verify, compact, import_command, demo):
     walkv_command.add_command(_command)

@@ -1,0 +1,1 @@
+"""Adapters for frameworks, with the frameworks themselves."""

@@ -1,0 +1,1 @@
+"""walkv under LangGraph: the published conformance suite, real graphs, kills."""
