@@ -59,8 +59,22 @@ def agent(tmp_path: Path) -> Iterator[walkv.AgentStore]:
         yield agent
 
 
+CONNECTIONS: list[sqlite3.Connection] = []
+
+# SqliteStore's own, from Python 3.12 on.
+of_the_other_store = pytest.mark.filterwarnings("ignore:The default datetime adapter")
+
+
+@pytest.fixture(autouse=True)
+def connections_are_closed() -> Iterator[None]:
+    yield
+    while CONNECTIONS:
+        CONNECTIONS.pop().close()
+
+
 def sqlite_saver(file: Path, serde: Any = None) -> SqliteSaver:
     connection = sqlite3.connect(file, check_same_thread=False)
+    CONNECTIONS.append(connection)
     connection.execute("PRAGMA synchronous=OFF")
     return SqliteSaver(connection, serde=serde)
 
@@ -267,6 +281,7 @@ def test_what_is_encrypted_on_the_way(file: Path, agent: walkv.AgentStore) -> No
     assert not any(b"sesame" in value for _, value in agent.store.scan())
 
 
+@of_the_other_store
 def test_odd_items_hold_up_no_others(file: Path, agent: walkv.AgentStore) -> None:
     with SqliteStore.from_conn_string(str(file)) as source:
         source.setup()
@@ -348,6 +363,7 @@ def test_what_is_no_checkpoint_is_not_split(value: bytes) -> None:
     assert split_msgpack(value) is None
 
 
+@of_the_other_store
 def test_items_and_their_vectors(file: Path, agent: walkv.AgentStore) -> None:
     with SqliteStore.from_conn_string(str(file), ttl={"default_ttl": 60}) as source:
         source.setup()
@@ -416,7 +432,8 @@ class TestCommand:
         file.write_text("no database, " * 100)
         assert "SQLite" in self.run("langgraph-sqlite", file, tmp_path / "s", status=1)
         file.unlink()
-        sqlite3.connect(file).execute("CREATE TABLE t (a)").connection.close()
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("CREATE TABLE t (a)")
         assert "nothing of LangGraph" in self.run("langgraph-sqlite", file, tmp_path, status=1)
         with pytest.raises(FormatError, match="nothing of LangGraph"):
             import_sqlite(file, tmp_path / "s")

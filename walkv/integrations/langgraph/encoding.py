@@ -94,7 +94,10 @@ class MessageEncoder:
         if found is None:
             found = self._old.get(key)
             if found is None:
-                kind, found = serde.dumps_typed(element)
+                try:
+                    kind, found = serde.dumps_typed(element)
+                except (TypeError, ValueError):
+                    return None  # who serializes the whole list says what is wrong
                 if kind != "msgpack" or _packed(element) != fields:
                     return None  # somebody is changing it
             self._remember(key, found)
