@@ -6,14 +6,12 @@ data: what classes are serialized to is LangGraph's.
 
 from __future__ import annotations
 
-import argparse
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from make import HERE
-from make_records import LONG, StillFileSystem, entries
+from make_records import LONG, build, command
 
 import walkv
 from walkv.integrations.langgraph import WalkvCache, WalkvSaver, WalkvStore
@@ -93,27 +91,8 @@ def fill(agent: walkv.AgentStore) -> None:
 
 def make(target: Path) -> dict[bytes, bytes]:
     """Build the store; returns what is in it."""
-    with walkv.AgentStore(target, filesystem=StillFileSystem()) as agent:
-        fill(agent)
-        agent.store.compact()
-        found = entries(agent.store)
-    (target / "LOCK").write_bytes(b"")
-    return found
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--overwrite", action="store_true", help="only before it is released")
-    options = parser.parse_args()
-    if TARGET.exists():
-        if not options.overwrite:
-            sys.stderr.write(f"{TARGET} exists, and golden files are for ever; see --help\n")
-            return 1
-        shutil.rmtree(TARGET)
-    make(TARGET)
-    sys.stdout.write(f"made {TARGET}\n")
-    return 0
+    return build(target, fill)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(TARGET, make, __doc__))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -121,8 +122,8 @@ def entries(store: walkv.Store) -> dict[bytes, bytes]:
     return dict(store.scan())
 
 
-def make(target: Path) -> dict[bytes, bytes]:
-    """Build the store; returns what is in it."""
+def build(target: Path, fill: Callable[[walkv.AgentStore], None]) -> dict[bytes, bytes]:
+    """Build a store; returns what is in it."""
     with walkv.AgentStore(target, filesystem=StillFileSystem()) as agent:
         fill(agent)
         agent.store.compact()
@@ -131,19 +132,25 @@ def make(target: Path) -> dict[bytes, bytes]:
     return found
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
+def make(target: Path) -> dict[bytes, bytes]:
+    """Build the store; returns what is in it."""
+    return build(target, fill)
+
+
+def command(target: Path, make: Callable[[Path], object], description: str | None) -> int:
+    """Build a golden store from the command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--overwrite", action="store_true", help="only before it is released")
     options = parser.parse_args()
-    if TARGET.exists():
+    if target.exists():
         if not options.overwrite:
-            sys.stderr.write(f"{TARGET} exists, and golden files are for ever; see --help\n")
+            sys.stderr.write(f"{target} exists, and golden files are for ever; see --help\n")
             return 1
-        shutil.rmtree(TARGET)
-    make(TARGET)
-    sys.stdout.write(f"made {TARGET}\n")
+        shutil.rmtree(target)
+    make(target)
+    sys.stdout.write(f"made {target}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(TARGET, make, __doc__))

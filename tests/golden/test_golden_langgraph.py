@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import make_langgraph
+import make_records
 import pytest
 from make import START_NS
 from make_langgraph import INDEX, LONG, TS
@@ -30,7 +31,7 @@ def agent(tmp_path: Path) -> Iterator[walkv.AgentStore]:
 def test_entries_are_written_byte_for_byte(tmp_path: Path) -> None:
     shutil.copytree(V1, tmp_path / "store")
     with walkv.open(tmp_path / "store", read_only=True) as store:
-        assert make_langgraph.make(tmp_path / "new") == make_langgraph.entries(store)
+        assert make_langgraph.make(tmp_path / "new") == make_records.entries(store)
 
 
 def config(thread_id: str, checkpoint_id: str, namespace: str = "") -> Any:

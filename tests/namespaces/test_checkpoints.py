@@ -1322,8 +1322,8 @@ def test_the_last_checkpoint_of_a_copy_leaves_nothing_that_is_not_counted(
     agent: AgentStore,
 ) -> None:
     agent.checkpoints.put("t1", "c1", conversation(3), run_id="r")
-    agent.checkpoints.copy_thread("t1", "t2")
-    agent.checkpoints.put("t2", "c2", conversation(5, 300, by=9))
-    agent.checkpoints.delete_for_runs(["r"])
-    assert agent.checkpoints.threads() == ["t2"]
+    agent.checkpoints.copy_thread("t1", "t0")
+    agent.checkpoints.put("t0", "c2", conversation(5, 300, by=9))
+    agent.checkpoints.delete_for_runs(["r"])  # t0's first, and t1 with it
+    assert agent.checkpoints.threads() == ["t0"]
     check_nothing_leaked(agent)

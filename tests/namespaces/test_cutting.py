@@ -74,3 +74,18 @@ def test_a_long_list_is_gone_on_from() -> None:
     second = cut(pack([*value, "one more " * 50]), first.mark)
     assert second.resumed
     assert len(second.segments) == 2
+
+
+def test_a_short_end_is_no_place_to_go_on_from() -> None:
+    """It stands alone, and is no literal, only because nothing follows."""
+    resumed = 0
+    for n in range(300):
+        value = [b"x" * 300, b"y" * 110, b"x" * 301, b"z" * 110, b"x" * 302, b"%0110d" % n]
+        mark = cut(pack(value)).mark
+        longer = pack([*value, b"w" * 300])
+        going_on, whole = cut(longer, mark), cut(longer)
+        if going_on.resumed and mark is not None:
+            resumed += 1
+            head = [each for each in whole.segments[1:] if each.end <= mark.end]
+            assert [whole.segments[0], *head, *going_on.segments[1:]] == whole.segments
+    assert resumed

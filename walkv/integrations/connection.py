@@ -201,7 +201,6 @@ class Faces(Generic[N]):
     Args:
         make: makes the namespace, given an ``Access``. It is called once for each way of calling;
             what these should share, such as caches, it gives to each.
-
     """
 
     def __init__(self, connection: Connection, make: Callable[[Access], N]) -> None:
@@ -275,9 +274,6 @@ class Adapter:
 
     _connection: Connection
 
-    def __init__(self, store: str | os.PathLike[str] | Store | AgentStore, **options: Any) -> None:
-        raise NotImplementedError
-
     @classmethod
     def from_conn_string(
         cls, conn_string: str | os.PathLike[str], **arguments: Any
@@ -288,7 +284,8 @@ class Adapter:
             conn_string: the path of the store.
             arguments: as for the constructor, which does as well without a block.
         """
-        return Opening(partial(cls, conn_string, **arguments))
+        make: Callable[..., Self] = cls
+        return Opening(partial(make, conn_string, **arguments))
 
     @property
     def agent(self) -> AgentStore:

@@ -419,6 +419,19 @@ class TestCommand:
         with WalkvSaver(store) as saver:
             assert saver.get_tuple(config()) is not None
 
+    def test_what_cannot_be_moved_is_told(self, file: Path, tmp_path: Path) -> None:
+        source = sqlite_saver(file)
+        put(source, "1", {"n": 1})
+        put(source, "1", {"n": 1}, thread_id="odd")
+        source.conn.execute("UPDATE checkpoints SET type = NULL WHERE thread_id = 'odd'")
+        source.conn.commit()
+        store = tmp_path / "agent.walkv"
+        assert "not moved: checkpoint '1' of thread 'odd'" in self.run(
+            "langgraph-sqlite", file, store, status=1
+        )
+        with WalkvSaver(store) as saver:
+            assert saver.threads() == ["t"]
+
     def test_threads_that_are_left_alone_are_named(self, file: Path, tmp_path: Path) -> None:
         put(sqlite_saver(file), "1", {"n": 1}, thread_id="gone\non")
         store = tmp_path / "agent.walkv"

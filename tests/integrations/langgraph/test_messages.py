@@ -43,7 +43,7 @@ from tests.integrations.langgraph.handmade import (
 )
 from walkv import AgentStore, WriteBack
 from walkv.integrations.langgraph import WalkvSaver
-from walkv.integrations.langgraph.encoding import MessageEncoder
+from walkv.integrations.langgraph.encoding import MIN_MESSAGES, MessageEncoder
 from walkv.integrations.langgraph.messages import MessageLists
 from walkv.integrations.langgraph.serde import strict_serializer
 from walkv.testing import SimulatedFileSystem
@@ -629,3 +629,21 @@ def test_what_is_serialized_is_remembered_up_to_a_limit() -> None:
     assert len(dumped) == 440  # forgotten meanwhile
     # Another serializer is never stood in for.
     assert encoder.encode(Counting(), said) is None
+
+
+def test_a_message_that_changes_while_it_is_serialized_is_not_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: Any = [HumanMessage(f"text {n}", id=str(n)) for n in range(MIN_MESSAGES)]
+    encoder, serde = MessageEncoder(), strict_serializer()
+    original = type(serde).dumps_typed
+
+    def changing(self: Any, obj: Any) -> tuple[str, bytes]:
+        obj.content = "changed by a node"
+        return original(self, obj)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(serde), "dumps_typed", changing)
+        assert encoder.encode(serde, said) is None
+    said[0].content = "text 0"
+    assert encoder.encode(serde, said) == serde.dumps_typed(said)[1]

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import WRITES_IDX_MAP, BaseCheckpointSaver
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 import walkv
 from tests.integrations.langgraph.handmade import (
@@ -50,7 +52,9 @@ from walkv import (
 )
 from walkv.engine.store.exclusive import ExclusiveStore
 from walkv.engine.store.view import View
+from walkv.errors import FormatError
 from walkv.integrations.langgraph import WalkvSaver
+from walkv.namespaces import codec
 from walkv.namespaces.checkpoints.states import States
 from walkv.testing import Fault, FaultyFileSystem, SimulatedFileSystem
 
@@ -1285,3 +1289,37 @@ def test_what_is_acknowledged_survives_as_was_said(fs: SimulatedFileSystem, poli
             lost += not writes
     assert bool(lost) == (type(policy) is WriteBack)
     saver.close()
+
+
+def test_a_checkpoint_of_a_newer_version_is_not_damaged(saver: WalkvSaver) -> None:
+    put(saver, "1", {"n": 1})
+    ((key, data),) = saver.agent.store.scan(b"\0langgraph_checkpoints\0r")
+    row = codec.decode(data)
+    at = next(at for at, field in enumerate(row) if type(field) is bytes and field)
+    row[at] = msgpack.packb([2, *msgpack.unpackb(row[at])[1:], "more"])
+    saver.agent.store.put(key, codec.encode(row))
+    with pytest.raises(FormatError) as caught:
+        saver.get_tuple(config())
+    assert (caught.value.found_version, caught.value.supported) == (2, (1,))
+
+
+def test_what_is_said_to_be_unchanged_is_not_serialized_in_the_event_loop(
+    agent: AgentStore,
+) -> None:
+    threads = []
+
+    class Noting(JsonPlusSerializer):
+        def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+            if obj == "large":
+                threads.append(threading.current_thread())
+            return super().dumps_typed(obj)
+
+    saver = WalkvSaver(agent, serde=Noting())
+
+    async def main() -> None:
+        await saver.aput(*step("1", {"n": "large"}, new=[]))  # and there is no parent
+
+    asyncio.run(main())
+    assert len(threads) == 1
+    assert threads[0] is not threading.main_thread()
+    assert values_of(saver) == {"n": "large"}

@@ -53,28 +53,6 @@ from walkv.testing import ManualClock, SimulatedFileSystem
 NS = ("a", "b")
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
-@pytest.fixture
-def fs(clock: ManualClock) -> SimulatedFileSystem:
-    return SimulatedFileSystem(clock=clock)
-
-
-@pytest.fixture
-def agent(fs: SimulatedFileSystem) -> Iterator[AgentStore]:
-    with AgentStore("/a.walkv", filesystem=fs) as made:
-        yield made
-
-
-@pytest.fixture
-def store(agent: AgentStore) -> Iterator[WalkvStore]:
-    with WalkvStore(agent) as made:
-        yield made
-
-
 def items_of(store: WalkvStore) -> Items:
     return store._faces.threads
 

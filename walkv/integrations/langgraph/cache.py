@@ -169,7 +169,6 @@ class WalkvCache(Adapter, BaseCache[ValueT]):
             CorruptionError: the store is damaged where they are, below what a cache knows of.
         Cost: a look-up for each key.
         """
-        self._connection.check_open()
         return self._get(self._faces.threads, keys)
 
     async def aget(self, keys: Sequence[FullKey]) -> dict[FullKey, ValueT]:
@@ -197,7 +196,6 @@ class WalkvCache(Adapter, BaseCache[ValueT]):
         Cost: one commit.
         Durability: all of them or none; as the sync policy says, on return.
         """
-        self._connection.check_open()
         self._set(self._faces.threads, pairs)
 
     async def aset(self, pairs: Mapping[FullKey, tuple[ValueT, int | None]]) -> None:
@@ -220,7 +218,6 @@ class WalkvCache(Adapter, BaseCache[ValueT]):
 
         Cost: one commit, whatever the number of values.
         """
-        self._connection.check_open()
         self._faces.threads.clear(namespaces)
 
     async def aclear(self, namespaces: Sequence[Labels] | None = None) -> None:

@@ -297,7 +297,6 @@ class GraphCheckpoints(CheckpointUpkeep):
         build: Callable[[Reader, CheckpointRecord], T],
     ) -> T | None:
         """What ``build`` makes of a checkpoint, the latest if no id is given; None without one."""
-
         with self.moment() as reader:
             record = self._get_record(reader, thread_id, checkpoint_id, namespace)
             return None if record is None else build(reader, record)

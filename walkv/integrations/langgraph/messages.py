@@ -30,6 +30,7 @@ from langgraph.checkpoint.serde.jsonplus import EXT_PYDANTIC_V2, JsonPlusSeriali
 
 from walkv import limits
 from walkv.integrations.langgraph.serde import load
+from walkv.namespaces.checkpoints.cutting import array_header
 
 DEFAULT_CACHE_BYTES: Final = 64 * limits.MIB
 _MESSAGE_COST_BYTES: Final = 1024
@@ -154,7 +155,7 @@ class MessageLists:
         prototypes = _prototypes(value)
         if prototypes is None:
             return value
-        start, _ = _header(data)
+        start, _ = array_header(data)
         with self._lock:
             self._keep((pool, recipe), _list(prototypes, data[start:]))
         return [_copy(prototype) for prototype in prototypes]
@@ -170,7 +171,7 @@ class MessageLists:
 
 def _decoded(serde: SerializerProtocol, known: _List, data: bytes) -> _List | None:
     """A list with prototypes of all messages in ``data``; None if one of them has none."""
-    start, count = _header(data)
+    start, count = array_header(data)
     end = start + known.length_bytes
     if count < len(known.prototypes) or _digest(data[start:end]) != known.digest:
         known, end = _NONE, start
@@ -183,7 +184,7 @@ def _decoded(serde: SerializerProtocol, known: _List, data: bytes) -> _List | No
 
 def _is_of_messages(data: bytes) -> bool:
     """Whether this looks like a list whose first element is an object of pydantic."""
-    start, count = _header(data)
+    start, count = array_header(data)
     size = _EXT_SIZE_BYTES.get(data[start]) if count and start < len(data) else None
     return size is not None and data[start + 1 + size : start + 2 + size] == _PYDANTIC
 
@@ -198,15 +199,6 @@ _NONE: Final = _List([], _digest(b""), 0)
 def _list(prototypes: list[_Prototype], body: bytes) -> _List:
     nodes = sum(prototype.node_count for prototype in prototypes)
     return _List(prototypes, _digest(body), len(body), node_count=nodes)
-
-
-def _header(data: bytes) -> tuple[int, int]:
-    """Where the elements of a msgpack array begin, and how many there are; 0 of what is none."""
-    lead = data[0] if data else 0
-    if lead & 0xF0 == 0x90:
-        return 1, lead & 0x0F
-    size = {0xDC: 2, 0xDD: 4}.get(lead, 0)
-    return 1 + size, int.from_bytes(data[1 : 1 + size], "big")
 
 
 def _elements(serde: SerializerProtocol, data: bytes, count: int) -> list[Any]:

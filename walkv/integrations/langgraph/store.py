@@ -229,7 +229,6 @@ class WalkvStore(Adapter, BaseStore):
             How many items that were.
         Cost: an index leads to them; a commit for each 1000, so that others write in between.
         """
-        self._connection.check_open()
         return self._faces.threads.sweep()
 
     async def asweep_ttl(self) -> int:

@@ -102,7 +102,7 @@ def cut(state: bytes, known: Mark | None = None) -> Cut:
     """
     borders = [0]
     ends: dict[int, int] = {}
-    start, count = _array(state)
+    start, count = array_header(state)
     hashed = xxhash.xxh3_128(seed=_SEED)
     resumed = known is not None and _begins_like(state, start, count, known, hashed)
     at, done, literals_left_bytes = 0, 0, MAX_LITERALS_BYTES
@@ -157,7 +157,7 @@ def _begins_like(state: bytes, start: int, count: int, known: Mark, hashed: Any)
     return False
 
 
-def _array(state: bytes) -> tuple[int, int]:
+def array_header(state: bytes) -> tuple[int, int]:
     """Where the elements of an array begin, and how many there are; zeros if it is none."""
     lead = state[0] if state else 0
     if lead & 0xF0 == 0x90:

@@ -209,18 +209,13 @@ class Threads:
         task: bytes,
         writes: Iterable[tuple[str, Any]],
         task_path: str,
-        places: Iterable[int] | None = None,
     ) -> Callable[[Writer], None]:
-        """What puts the writes of a task; see ``Checkpoints.put_writes``.
-
-        Args:
-            places: of the writes, in order, where they are known.
-        """
+        """What puts the writes of a task; see ``Checkpoints.put_writes``."""
         writes = list(writes)
         for write in writes:
             if not isinstance(write, tuple | list) or len(write) != 2:
                 raise _bad("writes", "writes are pairs of a channel and a value")
-        keys_of = self.write_keys(task, [channel for channel, _ in writes], places)
+        keys_of = self.write_keys(task, [channel for channel, _ in writes])
         prepared = [
             (key, channel in WRITES_IDX, self.encoded_write(channel, value, task_path))
             for key, (channel, value) in zip(keys_of, writes, strict=True)
@@ -235,9 +230,13 @@ class Threads:
 
     @staticmethod
     def write_keys(
-        task: bytes, channels: Sequence[str], places: Iterable[int] | None
+        task: bytes, channels: Sequence[str], places: Iterable[int] | None = None
     ) -> list[bytes]:
-        """The keys of the writes of a task."""
+        """The keys of the writes of a task.
+
+        Args:
+            places: of the writes, in order, where they are known.
+        """
         for channel in channels:
             if type(channel) is not str:
                 raise _bad("channel", "a channel is a str")
