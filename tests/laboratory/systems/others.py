@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -285,7 +286,13 @@ def _replace_by_directory(taken: _Taken) -> None:
 
 
 def _delete_all(taken: _Taken) -> None:
-    shutil.rmtree(taken.path)
+    while os.path.exists(taken.path):
+        try:
+            shutil.rmtree(taken.path)
+        except OSError as error:
+            # The store's background thread makes and removes files while they are deleted.
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOENT):
+                raise
     taken.found_at, taken.stranger = None, True
 
 
