@@ -22,7 +22,18 @@ from tests.laboratory import registry, report
 from walkv import limits, testing
 from walkv.cli import main
 from walkv.cli.app import walkv_command
-from walkv.engine import batch, compaction, files, frame, manifest, segment, syncer, wal
+from walkv.engine import (
+    batch,
+    compaction,
+    files,
+    frame,
+    manifest,
+    picking,
+    policies,
+    segment,
+    syncer,
+    wal,
+)
 from walkv.engine.snapshot import SnapshotSummary, blocks, layout
 
 ROOT = Path(__file__).parent.parent
@@ -399,7 +410,7 @@ def test_the_promise_table_names_every_policy(page: Path, heading: str) -> None:
         by_type[type(made)] = row
         default = inspect.signature(walkv.open).parameters["sync"].default
         assert ("default" in row[0]) == (made == default and page.name == "README.md")
-    assert set(by_type) == set(get_args(wal.SyncPolicy))
+    assert set(by_type) == set(get_args(policies.SyncPolicy))
     kill, power = (rows[0].index(next(c for c in rows[0] if w in c)) for w in ("kill -9", "power"))
     for kind, row in by_type.items():
         assert row[kill] == "yes"
@@ -439,10 +450,10 @@ def test_the_numbers_in_the_design_are_those_of_the_code() -> None:
     ]
     for words in stated:
         assert words in text, words
-    assert (compaction.SPACE_RATIO, compaction.DEAD_RATIO, compaction.TIER_COUNT) == (0.5, 0.25, 4)
-    assert "half the size of the oldest" in text
-    assert "more than a quarter of all entries" in text
+    assert f"more than {picking.DEAD_RATIO:.0%} of all entries".replace("%", " %") in text
+    assert picking.TIER_COUNT == 4
     assert "four or more of the newest" in text
+    assert f"From {picking.MERGE_FIRST} snapshots on" in text
     assert syncer.IDLE_SECONDS == 1, "durability.md says: about a second after a durable commit"
 
 

@@ -89,7 +89,7 @@ def test_the_detectors_of_this_file_see_what_they_look_for(tmp_path: Path) -> No
 BELOW = {
     "engine": {"walkv.errors", "walkv.limits"},
     # Sync policies are the engine's; the rest of it is reached through the KeyValue protocol.
-    "namespaces": {"walkv.errors", "walkv.limits", "walkv.engine.wal"},
+    "namespaces": {"walkv.errors", "walkv.limits", "walkv.engine.policies"},
 }
 
 

@@ -23,9 +23,9 @@ The tower; each floor imports only from those above it:
 
 from walkv.agent import AgentStore, AsyncAgentStore
 from walkv.engine.inspect import Stats, VerifyReport
+from walkv.engine.policies import Wal, WriteBack, WriteThrough
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store import AsyncStore, Batch, Store, Transaction, View, aopen, open
-from walkv.engine.wal import Wal, WriteBack, WriteThrough
 from walkv.errors import (
     ClosedError,
     CodecError,

@@ -16,7 +16,7 @@ import pytest
 
 import walkv
 from walkv.agent import AgentStore, AsyncAgentStore
-from walkv.engine.wal import SyncPolicy, Wal, WriteBack, WriteThrough
+from walkv.engine.policies import SyncPolicy, Wal, WriteBack, WriteThrough
 from walkv.errors import (
     ClosedError,
     CodecError,

@@ -19,7 +19,7 @@ import pytest
 
 import walkv
 from walkv.agent import AgentStore, AsyncAgentStore
-from walkv.engine.wal import SyncPolicy, WriteBack, WriteThrough
+from walkv.engine.policies import SyncPolicy, WriteBack, WriteThrough
 from walkv.errors import ClosedError, CodecError, LimitError, StoreFailedError, WalkvError
 from walkv.interfaces import storage_backend as package
 from walkv.interfaces.storage_backend import (

@@ -31,7 +31,7 @@ from tests.laboratory.steps import (
     small_store,
 )
 from walkv import Store, View, WriteBack
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.testing import Disk, LostError, ModelStore, SimulatedFileSystem
 
 State = dict[bytes, bytes]

@@ -33,8 +33,8 @@ import walkv
 from walkv import ConflictError, Store, Wal, WriteBack, WriteThrough, limits
 from walkv.engine import wal
 from walkv.engine.core import Engine
+from walkv.engine.policies import SyncPolicy
 from walkv.engine.vfs import FileSystem
-from walkv.engine.wal import SyncPolicy
 from walkv.testing import Operation
 
 PATH: Final = "/data/s.walkv"
@@ -59,7 +59,11 @@ def small_store() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with patch.object(limits, "MIN_MEMTABLE_BYTES", 1), patch.object(wal, "_AHEAD", bytes(700)):
+        with (
+            patch.object(limits, "MIN_MEMTABLE_BYTES", 1),
+            patch.object(wal, "_AHEAD", bytes(700)),
+            patch.object(wal, "_SMALL_FRAMES", 1),
+        ):
             yield
     finally:
         logging.disable(level)

@@ -45,7 +45,10 @@ class Stub:
             return
         known = {"Any": "typing", "Self": "typing", "Callable": "collections.abc"}
         known |= {"Iterable": "collections.abc", "Mapping": "collections.abc"}
-        known |= {"SyncPolicy": "walkv.engine.wal", "AbstractAsyncContextManager": "contextlib"}
+        known |= {
+            "SyncPolicy": "walkv.engine.policies",
+            "AbstractAsyncContextManager": "contextlib",
+        }
         self.imports.setdefault(known.get(name, owner.__module__), set()).add(name)
 
     def annotation(self, text: Any, owner: Any, record: str) -> str:

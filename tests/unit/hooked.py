@@ -6,7 +6,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from walkv.engine.vfs import OsFile, OsFileSystem
+from walkv.engine.vfs import OsFile, OsFileSystem, Window
+from walkv.testing.windows import WritingWindow
 
 START_NS = 1_700_000_000_000_000_000
 Hook = Callable[[str, str], None]
@@ -26,6 +27,9 @@ class HookedFile(OsFile):
     def write(self, data: bytes, offset_bytes: int) -> None:
         self._fs.meet("write", self.path)
         super().write(data, offset_bytes)
+
+    def window(self, offset_bytes: int, size_bytes: int) -> Window | None:
+        return WritingWindow(self, offset_bytes)
 
     def size(self) -> int:
         self._fs.meet("size", self.path)

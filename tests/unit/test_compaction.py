@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import random
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +17,8 @@ from hooked import HookedFileSystem, fail
 
 import walkv
 from walkv import limits
-from walkv.engine.compaction import pick
 from walkv.engine.core import Engine
+from walkv.engine.picking import pick
 from walkv.engine.snapshot import SnapshotWriter
 from walkv.engine.vfs import OsFile
 from walkv.testing import Fault, FaultyFileSystem
@@ -51,19 +55,22 @@ def summaries(store: walkv.Store) -> list[tuple[int, int]]:
     [
         ([], 0, 0, 0),
         ([100], 10, 0, 0),
-        ([100], 100, 25, 0),
-        ([100], 100, 26, 1),
-        ([1, 1000], 100, 26, 2),
+        ([100], 100, 30, 0),
+        ([100], 100, 31, 1),
+        ([1, 1000], 100, 31, 2),
         ([1, 1000], 100, 0, 0),
-        ([499, 1000], 100, 0, 0),
-        ([500, 1000], 100, 0, 2),
-        ([1000, 1], 100, 0, 2),
+        ([500, 1000], 100, 0, 0),
+        ([10, 10, 10], 100, 0, 0),
+        ([10, 10, 10, 10], 100, 0, 4),
         ([10, 10, 10, 100_000], 100, 0, 0),
         ([10, 10, 10, 10, 100_000], 100, 0, 4),
         ([10, 10, 10, 10, 10, 100_000], 100, 0, 5),
-        ([10, 21, 10, 10, 10, 100_000], 100, 0, 0),
-        ([10, 20, 60, 180, 100_000], 100, 0, 4),
-        ([10, 20, 60, 181, 100_000], 100, 0, 0),
+        ([10, 11, 10, 10, 10, 100_000], 100, 0, 5),
+        ([10, 10, 10, 31, 100_000], 100, 0, 0),
+        ([1, 1000, 1, 1000, 1, 5000], 100, 0, 5),
+        ([10, 10, 20, 40, 100_000], 100, 0, 4),
+        ([10, 10, 20, 41, 100_000], 100, 0, 0),
+        ([1000, 1, 1, 1], 100, 0, 4),
     ],
 )
 def test_pick(sizes: list[int], entries: int, dead: int, expected: int) -> None:
@@ -187,8 +194,156 @@ def test_space_of_overwrites_and_deletes_comes_back_by_itself(tmp_path: Path) ->
                 store.put(b"%04d" % number, os.urandom(100))
             if turn == 15:
                 store.delete_range(b"0")
-        assert store.stats().disk_bytes < 300 * 130 * 4
-        assert store.stats().snapshot_count <= 6
+        stats = store.stats()
+        assert stats.disk_bytes - stats.log_bytes < 300 * 130 * 4
+        assert stats.snapshot_count <= 6
+
+
+def test_what_replaces_nothing_is_not_rewritten_and_what_is_replaced_is_merged_away(
+    tmp_path: Path,
+) -> None:
+    with inline(tmp_path / "s", cache_bytes=1 << 24) as store:
+        engine = engine_of(store)
+        while store.stats().snapshot_count < 3:
+            store.put(b"%d" % (store.stats().last_sequence * 7919 % 100_003), b"new")
+        assert store.stats().merge_count == 0
+        assert [each.replaced_share for each in engine.catalog.sources.snapshots] == [0.0] * 3
+        model = dict(store.scan())
+        while not store.stats().merge_count:
+            for key in list(model):
+                model[key] = b"replaced" * 3
+                store.put(key, model[key])
+        assert dict(store.scan()) == model
+        stats = store.stats()
+        live = sum(len(key) + len(value) for key, value in model.items())
+        assert stats.disk_bytes - stats.log_bytes < 1.5 * live
+
+
+def test_writers_ahead_of_a_flush_go_on_in_small_steps_until_there_is_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_finish = threading.Event()
+    finish, wait_for_room = SnapshotWriter.finish, Engine._wait_for_room
+    waits = []
+
+    def held_up(self: SnapshotWriter) -> Any:
+        assert may_finish.wait(60)
+        return finish(self)
+
+    def noted(self: Engine) -> bool:
+        waits.append(self._memtable.bytes_used)
+        return wait_for_room(self)
+
+    monkeypatch.setattr(SnapshotWriter, "finish", held_up)
+    monkeypatch.setattr(Engine, "_wait_for_room", noted)
+    budget = 1 << 20
+    with ExitStack() as stack:
+        opened = walkv.open(tmp_path / "s", sync=walkv.WriteBack(), memtable_bytes=budget)
+        store = stack.enter_context(opened)
+        stack.callback(may_finish.set)
+        engine, number = engine_of(store), 0
+
+        def put_while(goes_on: Callable[[], bool]) -> None:
+            nonlocal number
+            while goes_on():
+                store.put(b"%d" % number, b"")
+                number += 1
+
+        put_while(lambda: not engine.catalog.sources.frozen)
+        (frozen,) = engine.catalog.sources.frozen
+        room = budget - frozen.memtable.bytes_used
+        waits.clear()
+        put_while(lambda: engine._memtable.bytes_used < room)
+        # Some at once, more with the flush; then, a little at a time, as far as there is room.
+        assert waits[0] < room / 2
+        late = [used for used in waits if used > 0.7 * room]
+        assert len(late) >= 2
+        assert all(later - earlier < 70_000 for earlier, later in pairwise(late))
+        writer = threading.Thread(target=store.put, args=(b"one more", b""))
+        writer.start()
+        writer.join(0.3)
+        assert writer.is_alive()
+        may_finish.set()
+        writer.join(60)
+        assert not writer.is_alive()
+        assert store.count() == number + 1
+
+
+def test_what_cannot_be_read_for_a_merge_holds_up_no_flush(tmp_path: Path) -> None:
+    fs = HookedFileSystem(threads=False)
+    options: dict[str, Any] = {"memtable_bytes": limits.MIN_MEMTABLE_BYTES, "cache_bytes": 0}
+    with walkv.open(tmp_path / "s", filesystem=fs, **options) as store:
+        while store.stats().snapshot_count < 2:
+            store.put(b"%08d" % store.stats().last_sequence, b"x" * 50, sync=walkv.WriteBack())
+    with walkv.open(tmp_path / "s", filesystem=fs, **options) as store:
+        oldest = engine_of(store).catalog.sources.snapshots[-1].path
+        assert not engine_of(store).catalog.sources.snapshots[-1].ranges
+
+        def unreadable(operation: str, path: str) -> None:
+            if operation == "read" and path == oldest:
+                raise OSError(errno.EIO, "Input/output error", path)
+
+        fs.hook = unreadable
+        flushes = store.stats().flush_count
+        number = 0
+        while store.stats().flush_count < flushes + 3:
+            store.put(b"new%06d" % number, b"x" * 50, sync=walkv.WriteBack())
+            number += 1
+        assert "Input/output error" in store.stats().background_error
+        fs.hook = None
+        assert store.count(b"new") == number
+
+
+def test_nothing_is_written_behind_a_seal_while_a_flush_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rotation fails half way beside a running flush: commits must finish it first."""
+    may_finish = threading.Event()
+    finish = SnapshotWriter.finish
+
+    def held_up(self: SnapshotWriter) -> Any:
+        assert may_finish.wait(60)
+        return finish(self)
+
+    monkeypatch.setattr(SnapshotWriter, "finish", held_up)
+    fs = HookedFileSystem()
+    options: dict[str, Any] = {"memtable_bytes": 1 << 20, "sync": walkv.WriteBack()}
+    with ExitStack() as stack:
+        store = stack.enter_context(walkv.open(tmp_path / "s", filesystem=fs, **options))
+        stack.callback(may_finish.set)
+        engine, number = engine_of(store), 0
+        while not engine.catalog.sources.frozen:
+            store.put(b"%d" % number, b"x" * 100)
+            number += 1
+        fs.hook = fail("create", ".wal", errno.ENOSPC)
+        with pytest.raises(OSError, match="No space"):
+            store.compact()
+        fs.hook = None
+        assert engine.write_log.sealed
+        writer = threading.Thread(target=store.put, args=(b"behind it", b""))
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive()
+        may_finish.set()
+        writer.join(60)
+        assert store.count() == number + 1
+    with walkv.open(tmp_path / "s") as store:
+        assert store.count() == number + 1
+
+
+def test_a_sample_is_spread_over_the_snapshot(tmp_path: Path) -> None:
+    with inline(tmp_path / "s", memtable_bytes=1 << 26) as store:
+        assert not engine_of(store).catalog.sources.snapshots
+        for number in range(9000):
+            store.put(b"%05d" % number, os.urandom(250))
+        store.compact()
+        (snapshot,) = engine_of(store).catalog.sources.snapshots
+        for count in (1, 3, 64, 1000):
+            sample = snapshot.sample(count)
+            assert sample == sorted(set(sample))
+            assert min(count, 280) / 2 <= len(sample) <= count
+            assert sample[0] == b"00000"
+            assert int(sample[-1]) >= 9000 * (count - 1) / count / 2
 
 
 def test_partitions_that_overlap_nothing_are_copied_as_they_are(

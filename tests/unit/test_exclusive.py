@@ -386,11 +386,9 @@ def test_what_would_wait_is_refused_and_leaves_nothing(store: Store) -> None:
         return run
 
     for use in (
-        lambda: impatient.scan(b""),
         impatient.view,
         impatient.transaction,
-        lambda: impatient.get_many([b"k"]),
-        lambda: impatient.get_versioned(b"k"),
+        lambda: impatient.get_versioned(b"absent"),
         lambda: impatient.transact(write_then(lambda tx: list(tx.scan(b""))), None),
         lambda: impatient.transact(write_then(lambda tx: tx.get_versioned(b"absent")), None),
     ):
@@ -401,6 +399,55 @@ def test_what_would_wait_is_refused_and_leaves_nothing(store: Store) -> None:
     for limit in (-1, "1"):
         with pytest.raises(ValueError, match="limit"):
             impatient.scan(b"", limit=limit)  # type: ignore[arg-type]  # what is tested
+
+
+def test_what_is_in_memory_and_little_is_read_without_waiting(tmp_path: Path) -> None:
+    fs = HookedFileSystem()
+    model = {b"%03d" % number: b"%d" % number * 20 for number in range(300)}
+
+    def never(operation: str, path: str) -> None:
+        assert operation != "read"
+
+    def check(impatient: ExclusiveStore) -> None:
+        fs.hook = never
+        assert dict(impatient.scan()) == model
+        assert list(impatient.scan(reverse=True, limit=5)) == sorted(model.items())[:-6:-1]
+        assert list(impatient.scan(b"01", keys_only=True)) == [b"%03d" % n for n in range(10, 20)]
+        assert impatient.get_many([b"001", b"absent"]) == [model[b"001"], None]
+        fs.hook = None
+
+    with walkv.open(tmp_path / "s", filesystem=fs) as store:
+        _, impatient = both(store)
+        with store.batch() as batch:
+            for key, value in model.items():
+                batch.put(key, value)
+        with pytest.raises(WouldBlockError):
+            list(impatient.scan())  # 300 new keys would have to be put in order
+        assert len(list(store.scan())) == 300
+        check(impatient)
+        assert impatient.get_versioned(b"001") == (model[b"001"], 2)
+        store.compact()
+        for read in (
+            lambda: list(impatient.scan()),
+            lambda: impatient.get_many([b"001"]),
+            lambda: impatient.get_versioned(b"001"),
+        ):
+            fs.hook = never
+            with pytest.raises(WouldBlockError):
+                read()
+            fs.hook = None
+        assert len(list(store.scan())) == 300
+        check(impatient)
+        with store.batch() as batch:
+            for number in range(10):
+                batch.put(b"large%d" % number, b"x" * 10_000)
+            for number in range(600):
+                batch.put(b"many%d" % number, b"")
+        assert len(list(store.scan())) == 910
+        for prefix in (b"large", b"many"):
+            with pytest.raises(WouldBlockError):
+                list(impatient.scan(prefix))
+        assert len(list(impatient.scan(b"many", limit=5))) == 5
 
 
 def test_a_lock_that_is_held_is_not_waited_for(store: Store) -> None:
@@ -418,6 +465,9 @@ def test_a_lock_that_is_held_is_not_waited_for(store: Store) -> None:
     inside.wait(30)
     with pytest.raises(WouldBlockError):
         impatient.transact(called.append, None)
+    for read in (impatient.scan, lambda: impatient.get_many([b"k"])):
+        with pytest.raises(WouldBlockError):
+            read()
     # A look-up needs no lock, and does not see what is not committed.
     assert impatient.get(b"k") is None
     leave.set()

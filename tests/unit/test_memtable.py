@@ -130,9 +130,9 @@ def test_changed_since(steps: Any) -> None:
 def test_sorted_chunks(steps: Any) -> None:
     memtable, model, _ = run(steps)
     found = []
-    for keys, pairs, plain in memtable.sorted_chunks(lambda: None):
-        assert plain == all(type(item) is bytes for item, _ in pairs)
-        found += [(key, at, item) for key, (item, at) in zip(keys, pairs, strict=True)]
+    for (keys, items, plain), sequences in memtable.sorted_chunks(lambda: None):
+        assert plain == all(type(item) is bytes for item in items)
+        found += list(zip(keys, sequences, items, strict=True))
     assert found == sorted((key, at, item) for key, (at, item) in model.state.items())
 
 
@@ -152,7 +152,7 @@ def test_sorted_chunks_of_many_keys_pause_often() -> None:
         nonlocal pauses
         pauses += 1
 
-    keys = [key for chunk in memtable.sorted_chunks(pause) for key in chunk.keys]
+    keys = [key for chunk, _ in memtable.sorted_chunks(pause) for key in chunk.keys]
     assert keys == [b"%06d" % number for number in range(20_000)]
     assert pauses >= 20_000 // 256 * 2
 

@@ -17,6 +17,8 @@ from xxhash import xxh3_64_digest
 
 import walkv
 from walkv import limits
+from walkv.engine.catalog import Sources
+from walkv.engine.memtable import Memtable
 from walkv.engine.ranges import NO_RANGES, RangeSet
 from walkv.engine.snapshot import (
     ABSENT,
@@ -30,6 +32,7 @@ from walkv.engine.snapshot import (
     layout,
     parse_file_name,
 )
+from walkv.engine.snapshot.cache import HotItems
 from walkv.engine.vfs import OsFileSystem
 
 FS = OsFileSystem()
@@ -114,7 +117,7 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
         assert read_back(reader) == entries
         for _ in range(2):
             for key, item, at in entries[:: max(1, len(entries) // 500)]:
-                assert reader.entries.get(key, ABSENT) in (item, ABSENT)
+                assert reader.hot.get(key, ABSENT) in (item, ABSENT)
                 assert reader.item(key) == item
                 assert reader.find(key) == (item, at)
         seen = 0
@@ -133,7 +136,8 @@ def test_only_ranges(tmp_path: Path) -> None:
     assert list(reader.ranges) == [(b"a", b"b"), (b"x", None)]
     assert list(reader.chunks(b"", None)) == []
     assert list(reader.chunks(b"", None, reverse=True)) == []
-    assert reader.item(b"a") is ABSENT
+    assert reader.item(b"a") is reader.item(b"y") is None
+    assert reader.item(b"") is reader.item(b"b") is ABSENT
     reader.check(lambda size: None)
 
 
@@ -154,7 +158,7 @@ def test_chunks_of_any_range(tmp_path: Path, reverse: bool, cache_bytes: int) ->
         last: bytes | None = None
         for keys, items, plain in reader.chunks(start, stop, reverse=reverse):
             assert plain
-            assert keys == sorted(keys)
+            assert list(keys) == sorted(keys)
             assert last is None or (keys[-1] < last if reverse else keys[0] > last)
             last = keys[0] if reverse else keys[-1]
             pairs = list(zip(keys, items, strict=True))
@@ -169,13 +173,15 @@ def test_the_filter_never_loses_a_key_and_lets_few_others_pass() -> None:
         keys = [rng.randbytes(rng.randrange(1, 40)) for _ in range(count)]
         hashes = [blocks.hash_key(key) for key in keys]
         made = blocks.encode_filter(hashes)
-        assert all(blocks.may_contain(made, value) for value in hashes)
+        may_contain = blocks.Index([b""], [0, 1], made, 0).may_contain
+        assert all(map(may_contain, hashes))
         assert len(made) <= 16 + count * 1.75
-        passed = sum(blocks.may_contain(made, rng.getrandbits(64)) for _ in range(5000))
+        passed = sum(may_contain(rng.getrandbits(64)) for _ in range(5000))
         # 8 fingerprints of 8 bits in a bucket: 3 %; the smallest filters have up to 15 in one.
         assert passed < 500
     for value in (0, (1 << 64) - 1, 1 << 63):
-        assert blocks.may_contain(blocks.encode_filter([value]), value)
+        made = blocks.encode_filter([value])
+        assert blocks.Index([b""], [0, 1], made, 0).may_contain(value)
 
 
 def test_absent_keys_are_absent_and_cost_few_reads(tmp_path: Path) -> None:
@@ -231,15 +237,105 @@ def test_the_cache_keeps_its_budget_and_answers_stay_right(tmp_path: Path) -> No
         for number in range(4000):
             place = rng.randrange(len(entries)) if number % 3 else rng.randrange(60)
             key, item, _ = entries[place]
-            found = reader.entries.get(key, ABSENT)
+            found = reader.hot.get(key, ABSENT)
             assert (reader.item(key) if found is ABSENT else found) == item
             assert cache.used_bytes <= budget
         assert cache.used_bytes == sum(page.cost_bytes for page in cache.pages.values())
         hot = [page for page in cache.pages.values() if page.hot and isinstance(page, blocks.Block)]
-        assert sorted(reader.entries) == sorted(key for page in hot for key in page.keys)
+        assert sorted(reader.hot) == sorted(key for page in hot for key in page.keys)
         assert (cache.evictions > 0) == (budget > 1)
         cache.forget(1)
-        assert (cache.used_bytes, len(cache.pages), len(reader.entries)) == (0, 0, 0)
+        assert (cache.used_bytes, len(cache.pages), len(reader.hot)) == (0, 0, 0)
+
+
+def test_once_all_blocks_are_hot_an_absent_key_needs_no_search(tmp_path: Path) -> None:
+    entries: list[Entry] = [(b"%05d" % (2 * n), b"x" * 100, n) for n in range(1000)]
+    write(tmp_path, entries)
+    cache = BlockCache(1 << 26)
+    reader = SnapshotReader(FS, str(tmp_path / file_name(1)), STORE, 1, cache)
+    assert reader.item(entries[0][0]) == reader.item(entries[0][0]) == entries[0][1]
+    assert 0 < len(reader.hot) < reader.hot.complete_at
+    for key, item, _ in entries:
+        assert reader.item(key) == item
+    assert len(reader.hot) == reader.hot.complete_at == 1000
+    # One block is made cold, as for an eviction, and hot again: who missed a key of it in between
+    # must not take it for absent.
+    token, block = next((t, p) for t, p in cache.pages.items() if isinstance(p, blocks.Block))
+    cache._cool(token, block)
+    cache.promote(token, block, reader.hot)
+    assert len(reader.hot) == 1000
+    assert reader.hot.complete_at == -1
+
+
+def test_a_key_whose_block_becomes_hot_between_two_looks_is_not_taken_for_absent(
+    tmp_path: Path,
+) -> None:
+    entries: list[Entry] = [(b"%05d" % n, b"x" * 100, n) for n in range(1000)]
+    write(tmp_path, entries)
+    reader = reader_of(tmp_path)
+    last_key = entries[-1][0]
+
+    class Interrupted(HotItems):
+        """At its first look for the last key other threads use the block that was not yet hot."""
+
+        __slots__ = ("left",)
+
+        def get(self, key: Any, default: Any = None) -> Any:
+            found = super().get(key, default)
+            if key == last_key and self.left:
+                self.left = False
+                for _ in range(3):
+                    reader.item(last_key)
+                assert len(self) == self.complete_at
+            return found
+
+    index = reader._index(reader._root, 0)
+    hot = reader.hot = Interrupted()
+    hot.left, hot.complete_at = True, len(entries)
+    for key, item, _ in entries:
+        if key < index.first_keys[-1]:
+            assert reader.item(key) == reader.item(key) == item
+    assert 0 < len(hot) < hot.complete_at
+    sources = Sources(Memtable(), (), (reader,))
+    assert sources.older_item(last_key) == entries[-1][1]
+    assert not hot.left
+    assert sources.older_item(b"absent") is None
+
+
+def test_with_deleted_ranges_no_key_is_known_to_be_absent(tmp_path: Path) -> None:
+    write(tmp_path, [(b"b", b"1", 1)], ranges=RangeSet((b"a",), (b"c",)))
+    reader = reader_of(tmp_path)
+    for _ in range(3):
+        assert reader.item(b"b") == b"1"
+    assert len(reader.hot) == 1
+    assert reader.hot.complete_at == -1
+    assert reader.item(b"bb") is None
+
+
+def test_a_block_is_kept_undecoded_until_it_is_looked_up_again(tmp_path: Path) -> None:
+    entries = all_kinds(2000)
+    write(tmp_path, entries)
+    first_key, first_item, _ = entries[0]
+
+    def scan(reader: SnapshotReader) -> None:
+        assert next(reader.chunks(b"", None)).keys[0] == first_key
+
+    def look_up(reader: SnapshotReader) -> None:
+        assert reader.item(first_key) == first_item
+
+    raw, decoded = blocks.RawBlock, blocks.Block
+    for uses, kept in (
+        ((scan, scan, look_up), (raw, decoded, decoded)),
+        ((look_up, scan, look_up), (raw, decoded, decoded)),
+        ((look_up, look_up, scan), (raw, decoded, decoded)),
+    ):
+        cache = BlockCache(1 << 26)
+        reader = SnapshotReader(FS, str(tmp_path / file_name(1)), STORE, 1, cache)
+        for use, kind in zip(uses, kept, strict=True):
+            use(reader)
+            assert {type(page) for page in cache.pages.values()} == {blocks.Index, kind}
+            assert cache.used_bytes == sum(page.cost_bytes for page in cache.pages.values())
+        assert read_back(reader) == entries
 
 
 def test_the_cost_of_cached_pages_is_not_below_their_memory(tmp_path: Path) -> None:

@@ -356,3 +356,35 @@ def test_clocks_and_randomness() -> None:
     FS.sleep(0)
     assert FS.monotonic() >= before
     assert FS.wall_time_ns() > 1_700_000_000 * 10**9
+
+
+def test_a_window_sets_bytes_of_the_file(tmp_path: Path) -> None:
+    align = vfs.WINDOW_ALIGNMENT_BYTES
+    file = FS.create(str(tmp_path / "f"))
+    file.write(bytes(2 * align), 0)
+    window = file.window(align, align)
+    if window is None:
+        pytest.skip("there are no windows on the file system of the temporary directory")
+    window[5:10] = b"hello"
+    window[align - 1 : align] = b"!"
+    assert file.read(align + 4, 7) == b"\0hello\0"
+    assert (tmp_path / "f").read_bytes()[-1:] == b"!"
+    window.close()
+    file.close()
+
+
+@pytest.mark.parametrize(("kind", "given"), [("btrfs", False), ("overlay", False), ("ext4", True)])
+def test_windows_only_where_bytes_stay_in_their_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, given: bool
+) -> None:
+    device = tmp_path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    monkeypatch.setattr(vfs, "_mounts", lambda: [("0:1", "/proc", "proc"), (number, "/", kind)])
+    monkeypatch.setattr(vfs, "_in_place_devices", {})
+    file = FS.create(str(tmp_path / "f"))
+    file.write(bytes(vfs.WINDOW_ALIGNMENT_BYTES), 0)
+    window = file.window(0, vfs.WINDOW_ALIGNMENT_BYTES)
+    assert (window is not None) == given
+    if window is not None:
+        window.close()
+    file.close()

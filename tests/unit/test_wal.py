@@ -24,12 +24,14 @@ HEADER = segment.HEADER_BYTES
 class Bench:
     """A log in a directory of its own."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, windowed: bool = False) -> None:
         self.directory = str(directory)
         self.fs = HookedFileSystem()
         self.failures: list[BaseException] = []
         tail = create_segment(self.fs, self.directory, STORE, 1)
-        self.log = Log(self.fs, self.directory, STORE, tail, self.failures.append)
+        self.log = Log(
+            self.fs, self.directory, STORE, tail, self.failures.append, windowed=windowed
+        )
         self.sequence = 0
         self.fs.calls.clear()
 
@@ -130,6 +132,79 @@ def test_no_space_for_the_zeros_is_no_error(bench: Bench) -> None:
     bench.log.wait(bench.log.position)
     bench.scan()
     assert len(bench.frames) == 3
+    assert bench.failures == []
+
+
+def size_of(bench: Bench) -> int:
+    return os.path.getsize(os.path.join(bench.directory, segment.file_name(1)))
+
+
+def test_small_frames_go_through_a_window_and_large_ones_do_not(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, windowed=True)
+    payloads = [b"%d" % number for number in range(wal._SMALL_FRAMES - 1)]
+    for payload in payloads:
+        bench.append(payload)
+    assert size_of(bench) == HEADER + bench.log.position
+    assert bench.log._window is wal._NO_WINDOW
+    for number in range(3000):
+        payloads.append(b"%d" % number * 50)
+        bench.append(payloads[-1])
+        assert bench.log._window is not wal._NO_WINDOW
+    ahead = len(wal._AHEAD)
+    assert HEADER + bench.log.position < size_of(bench) <= HEADER + bench.log.position + ahead
+    payloads.append(b"x" * ahead)
+    bench.append(payloads[-1])
+    assert bench.log._window is wal._NO_WINDOW
+    assert size_of(bench) == HEADER + bench.log.position
+    payloads.append(b"behind it")
+    bench.append(payloads[-1])
+    bench.log.wait(bench.log.position)
+    bench.scan()
+    assert [each.payload for each in bench.frames] == payloads
+    assert bench.failures == []
+
+
+def test_a_window_is_closed_before_the_file_is_cut(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, windowed=True)
+    log = bench.log
+
+    def fill() -> None:
+        for _ in range(wal._SMALL_FRAMES + 1):
+            bench.append()
+        assert log._window is not wal._NO_WINDOW
+
+    fill()
+    log.write(b"not to be", 1, 99)
+    log.undo()
+    assert log._window is wal._NO_WINDOW
+    assert size_of(bench) == HEADER + log.position
+    fill()
+    log.mark(frame.SYNC_MARKER, bench.sequence + 1)
+    bench.append()
+    assert log._window is not wal._NO_WINDOW
+    log.seal(bench.sequence + 1)
+    assert log._window is wal._NO_WINDOW
+    assert size_of(bench) == HEADER + log.position
+    bench.scan()
+    kinds = [each.kind for each in bench.frames]
+    assert kinds.count(frame.COMMIT) == bench.sequence
+    assert kinds[-3:] == [frame.SYNC_MARKER, frame.COMMIT, frame.SEAL]
+
+
+def test_no_space_for_a_window_is_no_error(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, windowed=True)
+    for _ in range(wal._SMALL_FRAMES - 1):
+        bench.append()
+    bench.fs.hook = fail("write", ".wal", errno.ENOSPC)
+    bench.append()
+    bench.fs.hook = None
+    for _ in range(wal._NO_SPACE_FRAMES + wal._SMALL_FRAMES - 1):
+        bench.append()
+        assert bench.log._window is wal._NO_WINDOW
+    bench.append()
+    assert bench.log._window is not wal._NO_WINDOW
+    bench.scan()
+    assert len(bench.frames) == bench.sequence
     assert bench.failures == []
 
 
@@ -422,6 +497,6 @@ def test_only_a_leader_after_a_crowd_waits_for_members(tmp_path: Path) -> None:
         assert isinstance(engine, Engine)
         engine.write_log._crowd = wal.CROWD
         store.put(b"after a crowd", b"")
-        assert naps == [wal.GATHER_SECONDS]
+        assert naps == [wal.CROWD * wal.GATHER_SECONDS]
         store.put(b"alone again", b"")
-        assert naps == [wal.GATHER_SECONDS]
+        assert naps == [wal.CROWD * wal.GATHER_SECONDS]

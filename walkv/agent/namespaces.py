@@ -8,8 +8,8 @@ from typing import Any, Final, cast
 
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
+from walkv.engine.policies import SyncPolicy
 from walkv.engine.store import ExclusiveStore, open
-from walkv.engine.wal import SyncPolicy
 from walkv.namespaces import registry
 from walkv.namespaces.access import Access
 from walkv.namespaces.base import Namespace

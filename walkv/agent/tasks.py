@@ -10,10 +10,10 @@ from typing import Any, ParamSpec, Self, TypeVar, overload
 
 from walkv.agent.namespaces import Namespaces, attach, key_value, refuse_options
 from walkv.agent.threads import AgentStore
+from walkv.engine.policies import SyncPolicy
 from walkv.engine.store import AsyncStore, Store, aopen
 from walkv.engine.store.common import AsyncClosing
 from walkv.engine.store.sync import backoff_seconds
-from walkv.engine.wal import SyncPolicy
 from walkv.errors import ClosedError, ConflictError
 from walkv.namespaces import registry
 from walkv.namespaces.access import Batch, Deferred

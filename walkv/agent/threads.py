@@ -10,11 +10,11 @@ from typing import Any, ParamSpec, TypeVar, overload
 
 from walkv import limits
 from walkv.agent.namespaces import Namespaces, attach, key_value, refuse_options
+from walkv.engine.policies import SyncPolicy, Wal
 from walkv.engine.store import Store, open
 from walkv.engine.store.common import Closing
 from walkv.engine.store.sync import backoff_seconds
 from walkv.engine.vfs import FileSystem
-from walkv.engine.wal import SyncPolicy, Wal
 from walkv.errors import ConflictError
 from walkv.namespaces.access import Access, Batch
 from walkv.namespaces.base import Declaration, Namespace

@@ -5,7 +5,8 @@ Each module imports only from those above it in this list; ``tests/test_layers.p
     vfs, shield, ranges   the world outside; Ctrl-C; sets of key ranges
     frame, batch          bytes <-> frame; operations <-> payload
     segment               one log file
-    wal, syncer           the log: append, rotate, group commit, policies; its thread
+    policies              when a commit is acknowledged
+    wal, syncer           the log: append, rotate, group commit; its thread
     merge                 several sorted runs -> one
     memtable              the index of unsettled writes
     snapshot/             one compacted file: writer, reader, cache
@@ -13,6 +14,7 @@ Each module imports only from those above it in this list; ``tests/test_layers.p
     files                 their names; how a store begins
     recovery              look, then act
     catalog               the files and memtables that are the store right now
+    picking               which snapshots to merge, and when
     compaction            flush and merge
     reads, writes         get, scan, views; commits and rotation
     core, follower        the writing and the read-only opener

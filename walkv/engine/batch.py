@@ -37,8 +37,10 @@ Item = Any
 SMALL_BYTES: Final = 256
 KEY_HEADS: Final = tuple(b"\x92\xc4" + bytes((size,)) for size in range(SMALL_BYTES))
 VALUE_HEADS: Final = tuple(b"\xc4" + bytes((size,)) for size in range(SMALL_BYTES))
+DELETION: Final = b"\xc0"
 """The payload of one put of a small key and value is KEY_HEADS[len(key)] + key +
-VALUE_HEADS[len(value)] + value: what the packer gives, at a third of its cost."""
+VALUE_HEADS[len(value)] + value: what the packer gives, at a third of its cost. That of a deletion
+ends in DELETION instead."""
 
 
 def make_packer() -> Any:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from walkv.engine import manifest, segment
@@ -27,10 +27,10 @@ from walkv.engine.files import LOG_DIRECTORY
 from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import Entry, Memtable
 from walkv.engine.merge import Chunk, Run, merge
-from walkv.engine.ranges import GrowingRanges
+from walkv.engine.ranges import NONE_GROWN, GrowingRanges
 from walkv.engine.snapshot import ABSENT, BlockCache, SnapshotReader, SnapshotSummary
 from walkv.engine.vfs import FileSystem, Lock, SyncError
-from walkv.errors import CorruptionError
+from walkv.errors import CorruptionError, WouldBlockError
 
 
 class Frozen(NamedTuple):
@@ -45,14 +45,29 @@ class Frozen(NamedTuple):
     next_sequence: int
 
 
-class Sources(NamedTuple):
-    """The memtables and snapshots that together are the store, newest first."""
+class Sources:
+    """The memtables and snapshots that together are the store, newest first. Never changed.
 
-    memtable: Memtable
-    frozen: tuple[Frozen, ...]
-    snapshots: tuple[SnapshotReader, ...]
+    Attributes:
+        next_hot: the hot items of what a look-up comes to after the active memtable, if that is a
+            snapshot. What is here needs no further search; what is not may be anywhere.
+    """
 
-    def older_item(self, key: bytes, *, cached_only: bool = False) -> Item:
+    __slots__ = ("frozen", "memtable", "next_hot", "snapshots")
+
+    def __init__(
+        self,
+        memtable: Memtable,
+        frozen: tuple[Frozen, ...],
+        snapshots: tuple[SnapshotReader, ...],
+    ) -> None:
+        self.memtable = memtable
+        self.frozen = frozen
+        self.snapshots = snapshots
+        self.next_hot: Mapping[bytes, Item] = {} if frozen or not snapshots else snapshots[0].hot
+
+    # Hot.
+    def older_item(self, key: bytes, cached_only: bool = False) -> Item:
         """The item of a key below the active memtable; None where there is none or a tombstone.
 
         Returns ``UNREAD`` if ``cached_only`` and the answer would take a read.
@@ -61,16 +76,22 @@ class Sources(NamedTuple):
             entry = memtable.table.get(key)
             if entry is not None:
                 return [entry[2], entry[1]] if entry[2] else entry[1]
-            if memtable.ranges and memtable.ranges.covers(key):
+            ranges = memtable.ranges
+            if ranges is not NONE_GROWN and ranges.covers(key):
                 return None
         for snapshot in self.snapshots:
-            item = snapshot.entries.get(key, ABSENT)
+            hot = snapshot.hot
+            item = hot.get(key, ABSENT)
+            if item is ABSENT and len(hot) == hot.complete_at:
+                # All of it is there, since just now perhaps; unless something was taken out again.
+                item = hot.get(key, ABSENT)
+                if item is ABSENT and hot.complete_at >= 0:
+                    continue
             if item is ABSENT:
                 item = snapshot.item(key, cached_only)
-            if item is not ABSENT:
-                return item
-            if snapshot.ranges and snapshot.ranges.covers(key):
-                return None
+                if item is ABSENT:
+                    continue
+            return item
         return None
 
     def older_entry(self, key: bytes) -> Entry | None:
@@ -79,7 +100,7 @@ class Sources(NamedTuple):
             entry = memtable.table.get(key)
             if entry is not None:
                 return entry
-            if memtable.ranges and memtable.ranges.covers(key):
+            if memtable.ranges.covers(key):
                 return None
         for snapshot in self.snapshots:
             found = snapshot.find(key)
@@ -88,7 +109,7 @@ class Sources(NamedTuple):
                 if type(item) is list:
                     return (sequence, item[1], item[0], None)
                 return (sequence, item, 0, None)
-            if snapshot.ranges and snapshot.ranges.covers(key):
+            if snapshot.ranges.covers(key):
                 return None
         return None
 
@@ -120,7 +141,7 @@ class ReadPoint:
         entry = self.sources.memtable.get(key, self.sequence)
         if entry is not None:
             return [entry[2], entry[1]] if entry[2] else entry[1]
-        if self.ranges and self.ranges.covers(key):
+        if self.ranges is not NONE_GROWN and self.ranges.covers(key):
             return None
         return self.sources.older_item(key)
 
@@ -128,26 +149,46 @@ class ReadPoint:
         entry = self.sources.memtable.get(key, self.sequence)
         if entry is not None:
             return entry
-        if self.ranges and self.ranges.covers(key):
+        if self.ranges is not NONE_GROWN and self.ranges.covers(key):
             return None
         return self.sources.older_entry(key)
 
-    def chunks(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Chunk]:
-        """Entries with ``start <= key < stop`` in order, tombstones included."""
+    def chunks(
+        self,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        reverse: bool = False,
+        cached_only: bool = False,
+    ) -> Iterator[Chunk]:
+        """Entries with ``start <= key < stop`` in order, tombstones included.
+
+        Raises:
+            WouldBlockError: ``cached_only``, and what comes next takes a read or much sorting.
+        """
         sources = self.sources
-        active = sources.memtable.chunks(start, stop, sequence=self.sequence, reverse=reverse)
-        runs = [Run(active, self.ranges.flat(start, stop))]
-        for memtable, _ in sources.frozen:
-            older = memtable.chunks(start, stop, sequence=self.sequence, reverse=reverse)
-            runs.append(Run(older, memtable.ranges.flat(start, stop)))
+        runs: list[Run] = []
+        memtables = [(sources.memtable, self.ranges)]
+        memtables += [(frozen.memtable, frozen.memtable.ranges) for frozen in sources.frozen]
+        for memtable, ranges in memtables:
+            if cached_only and memtable.unordered_count > _QUICKLY_ORDERED:
+                raise WouldBlockError
+            if memtable.table or ranges is not NONE_GROWN:
+                found = memtable.chunks(start, stop, sequence=self.sequence, reverse=reverse)
+                runs.append(Run(found, ranges.flat(start, stop)))
         for snapshot in sources.snapshots:
-            found = snapshot.chunks(start, stop, reverse=reverse)
+            if cached_only and not snapshot.loaded:
+                raise WouldBlockError
+            found = snapshot.chunks(start, stop, reverse=reverse, cached_only=cached_only)
             runs.append(Run(found, snapshot.ranges.clipped(start, stop)))
-        return merge(runs, reverse=reverse)
+        return runs[0].chunks if len(runs) == 1 else merge(runs, reverse=reverse)
 
     def release(self) -> None:
         self.pin = None
 
+
+_QUICKLY_ORDERED: Final = 256
+"""So many new keys of a memtable are put in order in no time."""
 
 _NO_FILES: Final[tuple[SnapshotReader, ...]] = ()
 
@@ -232,10 +273,9 @@ class Catalog:
     def freeze(self, next_sequence: int) -> Memtable:
         """Set the active memtable aside and begin a new one. The caller holds the commit lock."""
         with self._lock:
-            active, frozen, snapshots = self.sources
-            fresh = Memtable()
-            frozen = (Frozen(active, next_sequence), *frozen)
-            self.sources = Sources(fresh, frozen, snapshots)
+            sources, fresh = self.sources, Memtable()
+            frozen = (Frozen(sources.memtable, next_sequence), *sources.frozen)
+            self.sources = Sources(fresh, frozen, sources.snapshots)
             return fresh
 
     def take_snapshot_id(self) -> int:
@@ -257,8 +297,10 @@ class Catalog:
                 last_sequence=max(self.manifest.last_sequence, flushed.next_sequence - 1),
                 snapshots=(*(s.summary for s in added), *self.manifest.snapshots),
             )
-            active, frozen, snapshots = self.sources
-            self.sources = Sources(active, frozen[:-1], (*added, *snapshots))
+            sources = self.sources
+            self.sources = Sources(
+                sources.memtable, sources.frozen[:-1], (*added, *sources.snapshots)
+            )
         inside = self._fs.join(self._directory, LOG_DIRECTORY)
         for first_sequence in dropped:
             self._remove(self._fs.join(inside, segment.file_name(first_sequence)))
@@ -274,7 +316,8 @@ class Catalog:
             merged = (*snapshots[:at], *made, *snapshots[at + len(inputs) :])
             summaries: tuple[SnapshotSummary, ...] = tuple(s.summary for s in merged)
             self._replace(snapshots=summaries)
-            self.sources = self.sources._replace(snapshots=merged)
+            sources = self.sources
+            self.sources = Sources(sources.memtable, sources.frozen, merged)
         for reader in inputs:
             reader.forget()
             self._remove(reader.path)

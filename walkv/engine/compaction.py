@@ -13,8 +13,8 @@ Invariants:
     4. Foreground work is let in after at most ``_SLICE_SECONDS`` of work: the interpreter would
        otherwise pass its lock only every 5 ms.
 
-Source: size-tiered merging with a bound on space, as RocksDB's universal compaction. Levels were
-rejected: they rewrite more, and one program's store is a few files.
+Source: LevelDB's background thread. A process of its own for merges was not tried: it must live, or
+die with, its parent at any point.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, compress
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
-from walkv import limits
-from walkv.engine import files
+from walkv.engine import files, picking
 from walkv.engine.catalog import Catalog, Frozen
 from walkv.engine.merge import Chunk, Run, merge
 from walkv.engine.ranges import NO_RANGES, RangeSet
@@ -44,21 +43,16 @@ _SLICE_SECONDS: Final = 0.0003
 _REST_SECONDS: Final = 0.001
 _RETRY_SECONDS: Final = 1.0
 
-SPACE_RATIO: Final = 0.5
-"""Everything is merged once the newer snapshots have this share of the oldest one's size."""
-
-DEAD_RATIO: Final = 0.25
-"""Everything is merged once this share of all entries is known to be deleted."""
-
-MERGE_FIRST: Final = 8
-"""From so many snapshots on a merge that is due goes before a flush; writers may have to wait."""
-
-TIER_COUNT: Final = 4
-"""So many snapshots of similar size are merged into one."""
+_ENTRIES_A_STEP: Final = 77
+"""About so many entries of a memtable does a flush get through between two pauses."""
 
 
 class Stopped(Exception):
     """The store is closing, or Ctrl-C was pressed: the work in hand is abandoned."""
+
+
+Entries = Iterator[tuple[Chunk, list[int]]]
+"""Entries in key order: chunks, and the sequences of their entries."""
 
 
 class Part(NamedTuple):
@@ -68,31 +62,11 @@ class Part(NamedTuple):
     partition: Partition
 
 
-def pick(sizes: list[int], entry_count: int, dead_count: int) -> int:
-    """How many of the newest snapshots to merge now; 0 for none.
-
-    Args:
-        sizes: bytes of each snapshot, newest first.
-        entry_count: entries in all of them.
-        dead_count: how many of those are tombstones, or hidden by a deleted range.
-    """
-    if dead_count > entry_count * DEAD_RATIO or len(sizes) >= limits.MAX_SNAPSHOTS:
-        return len(sizes)
-    if len(sizes) > 1 and sum(sizes[:-1]) >= sizes[-1] * SPACE_RATIO:
-        return len(sizes)
-    total = 0
-    for number, size in enumerate(sizes):
-        if number and size > 2 * total:
-            return number if number >= TIER_COUNT else 0
-        total += size
-    return 0
-
-
 class Compactor:
     """Flushes and merges for one store.
 
     Attributes:
-        urgent: somebody waits: work without rests.
+        progress: how much of what makes the next room is done, from 0 to 1.
         error: why the last attempt failed, or None. A flush is tried again; merges stop for good
             once an input has proved damaged.
         attempt_count: rounds of work begun so far.
@@ -130,7 +104,12 @@ class Compactor:
         self._slice_began = 0.0
         self._next_flush = 0.0
         self._damaged: Exception | None = None
-        self.urgent = False
+        self._hurries: dict[int, object] = {}
+        self._flush_seconds = 0.0
+        self._steps = 0
+        self._steps_in_all = 1
+        self._progress_before = 0.0
+        self.progress = 0.0
         self.error: BaseException | None = None
         self.attempt_count = 0
         self.failed_attempt = 0
@@ -205,21 +184,25 @@ class Compactor:
     def _settle(self) -> None:
         """Flush and merge until neither is due."""
         while True:
-            frozen = self._catalog.sources.frozen
-            due = self._due() if self._damaged is None else 0
             # Flushes go first, until there are so many snapshots that reads would suffer; and then
             # as well if the last merge has failed.
-            few = len(self._catalog.sources.snapshots) < MERGE_FIRST
-            if frozen and (not due or few or self.error is not None):
+            few = len(self._catalog.sources.snapshots) < picking.MERGE_FIRST
+            if self._catalog.sources.frozen and (few or self.error is not None):
                 self._flush_oldest()
-            elif due:
-                self._merge_or_flush(due)
-            else:
-                return
+            elif not self._merge_due():
+                if not self._catalog.sources.frozen:
+                    return
+                self._flush_oldest()
 
-    def _merge_or_flush(self, count: int) -> None:
+    def _merge_due(self) -> bool:
+        """Merge what is due; whether anything was."""
+        if self._damaged is not None:
+            return False
         try:
-            self._merge(count)
+            due = picking.due(self._catalog.sources.snapshots, self._pause)
+            if due:
+                self._merge(due)
+            return due > 0
         except OSError:
             # There may be space for a flush where there is none for a merge, and writers wait.
             self._flush_all()
@@ -250,28 +233,47 @@ class Compactor:
     @contextmanager
     def stopped(self) -> Iterator[Callable[[], None]]:
         """Stop, and let nobody work until the block ends; gives what flushes all that is frozen."""
-        self.urgent = True
-        self.stop()
-        with self._work_lock:
-            yield self._flush_all
+        with self.hurried():
+            self.stop()
+            with self._work_lock:
+                yield self._flush_all
+
+    @contextmanager
+    def hurried(self) -> Iterator[None]:
+        """Somebody waits until the block ends: work without rests."""
+        token = object()
+        try:
+            self._hurries[id(token)] = token
+            yield
+        finally:
+            self._hurries.pop(id(token), None)
 
     def _pause(self) -> None:
         """Between two small pieces of work: let the foreground in, see to what is urgent."""
+        self._steps += 1
         now = time.perf_counter()
         if now - self._slice_began < _SLICE_SECONDS:
             return
-        if not self._flushing:
+        if self._flushing:
+            done = min(self._steps / self._steps_in_all, 1.0)
+            self.progress = self._progress_before + (1.0 - self._progress_before) * done
+        else:
             if self._stopping or self._abandoned:
                 raise Stopped
-            # A merge gets as much time as the flushes in between, or it would never end.
-            if self._catalog.sources.frozen and now >= self._next_flush:
-                self._flush_oldest()
+            if self._catalog.sources.frozen:
+                # A merge gets as much time as the flushes in between, or it would never end.
+                if now >= self._next_flush:
+                    self._flush_oldest()
+                else:
+                    self.progress = 0.5 - (self._next_flush - now) / self._flush_seconds / 2
         if self._fs.threads:
+            if self._hurries:
+                self._on_progress()
             # While commits come in rest longer than the slice; sleep(0) still passes the lock on.
             activity = self._activity()
             quiet = activity == self._seen_activity
             self._seen_activity = activity
-            time.sleep(0 if quiet or self.urgent else _REST_SECONDS)
+            time.sleep(0 if quiet or self._hurries else _REST_SECONDS)
         self._slice_began = time.perf_counter()
 
     def _flush_all(self) -> None:
@@ -279,22 +281,26 @@ class Compactor:
             self._flush_oldest()
 
     def _flush_oldest(self) -> None:
+        frozen = self._catalog.sources.frozen[-1]
         self._flushing = True
+        self._progress_before, self._steps = self.progress, 0
+        self._steps_in_all = len(frozen.memtable) // _ENTRIES_A_STEP + 1
         began = time.perf_counter()
         try:
-            self._flush(self._catalog.sources.frozen[-1])
+            self._flush(frozen)
         finally:
             self._flushing = False
+            self.progress = 0.0
             ended = time.perf_counter()
-            self._next_flush = ended + (ended - began)
+            self._flush_seconds = ended - began
+            self._next_flush = ended + self._flush_seconds
         self._on_progress()
 
     def _flush(self, frozen: Frozen) -> None:
         bottom = not self._catalog.sources.snapshots
         memtable = frozen.memtable
         ranges = NO_RANGES if bottom else memtable.ranges.flat()
-        chunks = memtable.sorted_chunks(self._pause)
-        reader = self._write([Run(chunks, NO_RANGES)], ranges, bottom)
+        reader = self._write([memtable.sorted_chunks(self._pause)], ranges, bottom)
         self._install(reader, lambda: self._catalog.install_flush(frozen, reader))
         self.flush_count += 1
 
@@ -315,15 +321,6 @@ class Compactor:
         except (OSError, SyncError) as error:
             log.warning("walkv: %s could not be removed, recovery will: %s", path, error)
 
-    def _due(self) -> int:
-        snapshots = self._catalog.sources.snapshots
-        entry_count = sum(s.summary.entry_count for s in snapshots)
-        dead_count = sum(s.summary.tombstone_count for s in snapshots)
-        for number, newer in enumerate(snapshots):
-            if newer.ranges:
-                dead_count += sum(s.covered_count(newer.ranges) for s in snapshots[number + 1 :])
-        return pick([s.summary.size_bytes for s in snapshots], entry_count, dead_count)
-
     def _merge(self, count: int) -> None:
         snapshots = self._catalog.sources.snapshots
         inputs = snapshots[:count]
@@ -334,13 +331,13 @@ class Compactor:
         if not bottom:
             for reader in inputs:
                 ranges = ranges.union(reader.ranges)
-        output = self._write(self._merged(inputs, bottom), ranges, bottom)
+        output = self._write(self._merged(inputs), ranges, bottom)
         self._install(output, lambda: self._catalog.install_merge(inputs, output))
         self.merge_count += 1
 
-    def _merged(self, inputs: tuple[SnapshotReader, ...], bottom: bool) -> Iterator[Run | Part]:
+    def _merged(self, inputs: tuple[SnapshotReader, ...]) -> Iterator[Part | Entries]:
         """What the output is made of, in key order: partitions that overlap nothing, to be copied
-        as they are, and runs to be merged."""
+        as they are, and entries that were merged."""
         hidden = NO_RANGES
         hidden_by: list[RangeSet] = []
         for reader in inputs:
@@ -357,9 +354,11 @@ class Compactor:
                 numbers = [part.number for rank, part in cluster if rank == number]
                 chunks = chain.from_iterable(map(reader.partition_chunks, numbers))
                 runs.append(Run(chunks, reader.ranges))
-            yield Run(merge(runs), NO_RANGES)
+            yield (_split(chunk) for chunk in merge(runs))
 
-    def _write(self, pieces: Any, ranges: RangeSet, bottom: bool) -> SnapshotReader | None:
+    def _write(
+        self, pieces: Iterable[Part | Entries], ranges: RangeSet, bottom: bool
+    ) -> SnapshotReader | None:
         """Write the pieces into a new snapshot, durable; None if nothing is left of them."""
         catalog = self._catalog
         store_id = catalog.manifest.store_id
@@ -373,7 +372,7 @@ class Compactor:
                 if isinstance(piece, Part):
                     self._copy(writer, snapshots[piece.rank], piece.partition)
                 else:
-                    self._rewrite(writer, piece.chunks, bottom)
+                    self._rewrite(writer, piece, bottom)
             if not writer.entry_count and not ranges:
                 self._discard(writer)
                 return None
@@ -387,19 +386,15 @@ class Compactor:
         writer.close()
         self._remove(writer.path)
 
-    def _rewrite(self, writer: SnapshotWriter, chunks: Iterator[Chunk], bottom: bool) -> None:
-        for keys, pairs, plain in chunks:
+    def _rewrite(self, writer: SnapshotWriter, entries: Entries, bottom: bool) -> None:
+        for (keys, items, plain), sequences in entries:
             if not plain and bottom:
                 now_ms = self._fs.wall_time_ns() // 1_000_000
-                kept = [
-                    (key, pair)
-                    for key, pair in zip(keys, pairs, strict=True)
-                    if not _is_dead(pair[0], now_ms)
-                ]
-                keys, pairs = [key for key, _ in kept], [pair for _, pair in kept]
+                alive = [not _is_dead(item, now_ms) for item in items]
+                keys, items = list(compress(keys, alive)), list(compress(items, alive))
+                sequences = list(compress(sequences, alive))
             if keys:
-                items = [pair[0] for pair in pairs]
-                writer.add(keys, items, [pair[1] for pair in pairs], plain)
+                writer.add(keys, items, sequences, plain)
             self._pause()
 
     def _copy(self, writer: SnapshotWriter, reader: SnapshotReader, part: Partition) -> None:
@@ -418,6 +413,12 @@ class Compactor:
             entry_count=part.entry_count,
             last_sequence=reader.summary.last_sequence,
         )
+
+
+def _split(merged: Chunk) -> tuple[Chunk, list[int]]:
+    """A chunk whose items are pairs of item and sequence, as a chunk and its sequences."""
+    keys, pairs, plain = merged
+    return Chunk(keys, [item for item, _ in pairs], plain), [sequence for _, sequence in pairs]
 
 
 def _is_dead(item: Any, now_ms: int) -> bool:

@@ -19,12 +19,13 @@ from walkv.engine import batch, files, frame, manifest, recovery, wal
 from walkv.engine.catalog import Catalog, ReadPoint, Sources
 from walkv.engine.compaction import Compactor, Stopped
 from walkv.engine.memtable import Memtable
+from walkv.engine.policies import SyncPolicy, WriteBack
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.shield import shielded
 from walkv.engine.snapshot import BlockCache
 from walkv.engine.syncer import Syncer
 from walkv.engine.vfs import FileSystem, Lock, SyncError
-from walkv.engine.wal import Log, SyncPolicy
+from walkv.engine.wal import Log
 from walkv.engine.writes import WriteSide
 from walkv.errors import WalkvError
 
@@ -99,6 +100,7 @@ class Engine(WriteSide):
             known.store_id,
             tail,
             self._fail,
+            windowed=type(self.policy) is WriteBack,
         )
         self.syncer = Syncer(self._log, fs, self._mark_idle, self._fail)
         self.compactor = Compactor(
@@ -120,10 +122,9 @@ class Engine(WriteSide):
                 self._make_room()
         if many_segments:
             # Before anything is served: who is killed at once would never get to it.
-            self.compactor.urgent = True
-            self._flush_inline()
+            with self.compactor.hurried():
+                self._flush_inline()
             self.check()
-            self.compactor.urgent = False
         self.report = replace(report, elapsed_seconds=fs.monotonic() - began)
         if not report.clean or report.removed_files:
             log.info("walkv: %s: %s", directory, self.report)
@@ -148,15 +149,13 @@ class Engine(WriteSide):
             self.check()
             if len(self._memtable) or self._memtable.ranges:
                 self._freeze()
-        self.compactor.urgent = True
         try:
-            self.compactor.work(merge_all=True)
+            with self.compactor.hurried():
+                self.compactor.work(merge_all=True)
         except SyncError as error:
             raise wal.failed(error.error) from error.error
         except Stopped:
             self.check()
-        finally:
-            self.compactor.urgent = False
 
     # -- life ------------------------------------------------------------------------------------
 

@@ -41,6 +41,8 @@ _EXPIRY: Final = itemgetter(2)
 
 NO_VIEW: Final = -1
 _CHUNK_ENTRIES: Final = 256
+_FIRST_CHUNK_ENTRIES: Final = 16
+"""A scan's chunks grow from here: many scans want a few entries only."""
 
 
 class Memtable:
@@ -50,6 +52,7 @@ class Memtable:
         table: key to newest ``Entry``. The engine's hot path writes it directly.
         ranges: ranges deleted in the older sources.
         range_writes: (sequence, start, stop) of each range delete, in order.
+        plain: no tombstone and nothing that expires was ever written.
         bytes_used: see invariant 4.
         newest_view: the highest sequence an open view reads at, or ``NO_VIEW``.
     """
@@ -59,6 +62,7 @@ class Memtable:
         "_order_lock",
         "bytes_used",
         "newest_view",
+        "plain",
         "range_writes",
         "ranges",
         "table",
@@ -68,6 +72,7 @@ class Memtable:
         self.table: dict[bytes, Entry] = {}
         self.ranges: GrowingRanges = NONE_GROWN
         self.range_writes: list[tuple[int, bytes, bytes | None]] = []
+        self.plain = True
         self.bytes_used = 0
         self.newest_view = NO_VIEW
         self._order: Any = SortedList()
@@ -95,7 +100,7 @@ class Memtable:
         range_writes: list[tuple[int, bytes, bytes | None]] = []
         sequence = first_sequence
         added_bytes = 0
-        keep = self.newest_view != NO_VIEW
+        keep, plain = self.newest_view != NO_VIEW, self.plain
         for subject, item in zip(operations[::2], operations[1::2], strict=True):
             if type(subject) is bytes:
                 older = None
@@ -105,11 +110,14 @@ class Memtable:
                 if type(item) is list:
                     expiry_ms, value = item
                     changes[subject] = (sequence, value, expiry_ms, older)
+                    plain = False
                 else:
                     value = item
                     changes[subject] = (sequence, value, 0, older)
                 added_bytes += len(subject) + ENTRY_OVERHEAD_BYTES
-                if value is not None:
+                if value is None:
+                    plain = False
+                else:
                     added_bytes += len(value)
             else:
                 start, stop = subject
@@ -117,12 +125,13 @@ class Memtable:
                     earlier = changes.get(key)
                     older = earlier[3] if earlier else self.kept_version(table.get(key))
                     changes[key] = (sequence, None, 0, older)
+                    plain = False
                     added_bytes += len(key) + ENTRY_OVERHEAD_BYTES
                 ranges = ranges.adding(start, stop)
                 range_writes.append((sequence, start, stop))
                 added_bytes += len(start) + len(stop or b"") + ENTRY_OVERHEAD_BYTES
             sequence += 1
-        return Prepared(changes, ranges, range_writes, self.bytes_used + added_bytes)
+        return Prepared(changes, ranges, range_writes, plain, self.bytes_used + added_bytes)
 
     def _covered(
         self, changes: dict[bytes, Entry], start: bytes, stop: bytes | None
@@ -157,7 +166,7 @@ class Memtable:
                 keys = [key for key, entry in zip(keys, entries, strict=True) if entry]
                 entries = [entry for entry in entries if entry]
             items = [entry[1] for entry in entries]
-            plain = None not in items and not any(map(_EXPIRY, entries))
+            plain = self.plain or (None not in items and not any(map(_EXPIRY, entries)))
             if not plain:
                 items = [[entry[2], entry[1]] if entry[2] else entry[1] for entry in entries]
             if keys:
@@ -177,31 +186,42 @@ class Memtable:
                     return key
         return None
 
+    @property
+    def unordered_count(self) -> int:
+        """How many keys the next scan has to put in order first."""
+        return len(self.table) - len(self._order)
+
     def _key_pages_forward(self, start: bytes, stop: bytes | None) -> Iterator[list[bytes]]:
         cursor: bytes | None = None
-        while keys := self._keys_after(cursor, start, stop):
+        count = _FIRST_CHUNK_ENTRIES
+        while keys := self._keys_after(cursor, start, stop, count):
             yield keys
             cursor = keys[-1]
+            count = min(4 * count, _CHUNK_ENTRIES)
 
     def _key_pages_backward(self, start: bytes, stop: bytes | None) -> Iterator[list[bytes]]:
+        count = _FIRST_CHUNK_ENTRIES
         while True:
             with self._order_lock:
                 self._complete_order()
                 below = self._order.irange(start, stop, inclusive=(True, False), reverse=True)
-                keys = list(islice(below, _CHUNK_ENTRIES))
+                keys = list(islice(below, count))
             if not keys:
                 return
             stop = keys[-1]
+            count = min(4 * count, _CHUNK_ENTRIES)
             keys.reverse()
             yield keys
 
-    def _keys_after(self, cursor: bytes | None, start: bytes, stop: bytes | None) -> list[bytes]:
+    def _keys_after(
+        self, cursor: bytes | None, start: bytes, stop: bytes | None, count: int = _CHUNK_ENTRIES
+    ) -> list[bytes]:
         with self._order_lock:
             self._complete_order()
             above = self._order.irange(
                 start if cursor is None else cursor, stop, inclusive=(cursor is None, False)
             )
-            return list(islice(above, _CHUNK_ENTRIES))
+            return list(islice(above, count))
 
     def _complete_order(self) -> None:
         order, table = self._order, self.table
@@ -228,35 +248,35 @@ class Memtable:
             self._order = SortedList()
             raise
 
-    def sorted_chunks(self, pause: Callable[[], None]) -> Iterator[Chunk]:
-        """All entries of a frozen memtable in order, with (item, sequence) as items.
+    def sorted_chunks(self, pause: Callable[[], None]) -> Iterator[tuple[Chunk, list[int]]]:
+        """All entries of a frozen memtable in order, as chunks and the sequences of their entries.
 
         Sorts in slices of about a thousand keys, calling ``pause`` between them: one sort of the
-        whole table would hold the interpreter lock for tens of milliseconds.
+        whole table would hold the interpreter lock for tens of milliseconds. What is sorted are
+        pairs of key and entry, since in a large table each look-up costs several cache misses.
         """
         table = self.table
-        keys = list(table)
-        pivots = sorted(keys[:: max(1, len(keys) // 1024)])[:: 4 if len(keys) > 4096 else 1]
-        buckets: list[list[bytes]] = [[] for _ in range(len(pivots) + 1)]
-        for index in range(0, len(keys), _CHUNK_ENTRIES):
-            for key in keys[index : index + _CHUNK_ENTRIES]:
-                buckets[bisect_right(pivots, key)].append(key)
+        sample = sorted(list(table)[:: max(1, len(table) // 1024)])
+        pivots = sample[:: 4 if len(table) > 4096 else 1]
+        buckets: list[list[tuple[bytes, Entry]]] = [[] for _ in range(len(pivots) + 1)]
+        left = iter(table.items())
+        while some := list(islice(left, _CHUNK_ENTRIES)):
+            for pair in some:
+                buckets[bisect_right(pivots, pair[0])].append(pair)
             pause()
-        del keys
-        for bucket in buckets:
-            bucket.sort()
-            for index in range(0, len(bucket), _CHUNK_ENTRIES):
-                part = bucket[index : index + _CHUNK_ENTRIES]
-                entries = [table[key] for key in part]
-                plain = all(entry[1] is not None and not entry[2] for entry in entries)
-                if plain:
-                    items: list[Any] = [(entry[1], entry[0]) for entry in entries]
-                else:
-                    items = [
-                        ([entry[2], entry[1]] if entry[2] else entry[1], entry[0])
-                        for entry in entries
-                    ]
-                yield Chunk(part, items, plain)
+        buckets.reverse()
+        while buckets:
+            pairs = buckets.pop()
+            pairs.sort()
+            for index in range(0, len(pairs), _CHUNK_ENTRIES):
+                part = pairs[index : index + _CHUNK_ENTRIES]
+                keys, entries = [key for key, _ in part], [entry for _, entry in part]
+                items: list[Any] = [entry[1] for entry in entries]
+                plain = self.plain
+                if not plain:
+                    items = [[entry[2], entry[1]] if entry[2] else entry[1] for entry in entries]
+                    plain = all(type(item) is bytes for item in items)
+                yield Chunk(keys, items, plain), [entry[0] for entry in entries]
                 pause()
 
 
@@ -267,10 +287,12 @@ class Prepared(NamedTuple):
     changes: dict[bytes, Entry]
     ranges: GrowingRanges
     range_writes: list[tuple[int, bytes, bytes | None]]
+    plain: bool
     bytes_used: int
 
     def publish(self, memtable: Memtable) -> None:
         """Apply to a memtable that nobody else reads yet."""
+        memtable.plain = self.plain
         memtable.table.update(self.changes)
         memtable.ranges = self.ranges
         memtable.range_writes += self.range_writes

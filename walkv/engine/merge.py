@@ -16,7 +16,7 @@ that only one run has is passed through as it is.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from walkv.engine.ranges import NO_RANGES, RangeSet
@@ -31,8 +31,8 @@ class Chunk(NamedTuple):
         plain: every item is ``bytes``: no deletion, no expiry.
     """
 
-    keys: list[bytes]
-    items: list[Any]
+    keys: Sequence[bytes]
+    items: Sequence[Any]
     plain: bool
 
 
@@ -54,8 +54,8 @@ class _Cursor:
     def __init__(self, chunks: Iterator[Chunk], hidden: RangeSet) -> None:
         self._chunks = chunks
         self._hidden = hidden
-        self.keys: list[bytes] = []
-        self.items: list[Any] = []
+        self.keys: Sequence[bytes] = ()
+        self.items: Sequence[Any] = ()
         self.plain = True
         self.low = self.high = 0
 

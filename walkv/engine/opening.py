@@ -10,9 +10,9 @@ from walkv import limits
 from walkv.engine import files, manifest, wal
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
+from walkv.engine.policies import SyncPolicy, check_policy
 from walkv.engine.snapshot import BlockCache
 from walkv.engine.vfs import FileSystem, LockHeldError, OsFileSystem, SyncError
-from walkv.engine.wal import SyncPolicy, check_policy
 from walkv.errors import FormatError, LockedError
 
 

@@ -85,6 +85,8 @@ class RangeSet:
     def clipped(self, start: bytes, stop: bytes | None) -> RangeSet:
         """The intervals that reach into ``start <= key < stop``. Cost: O(log n) and those."""
         starts, stops = self.starts, self.stops
+        if not starts:
+            return self
         low = max(bisect_right(starts, start) - 1, 0)
         high = len(starts) if stop is None else bisect_left(starts, stop)
         return RangeSet(starts[low:high], stops[low:high])
@@ -133,6 +135,8 @@ class GrowingRanges:
 
     def flat(self, start: bytes = b"", stop: bytes | None = None) -> RangeSet:
         """The intervals that reach into ``start <= key < stop``, as one set."""
+        if self is NONE_GROWN:
+            return NO_RANGES
         return self._large.clipped(start, stop).union(self._small.clipped(start, stop))
 
 

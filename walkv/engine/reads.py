@@ -14,15 +14,22 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
+from walkv import limits
 from walkv.engine.batch import Item
 from walkv.engine.catalog import Catalog, Pin, ReadPoint
 from walkv.engine.memtable import NO_VIEW, Entry, Memtable
+from walkv.engine.ranges import NONE_GROWN
 from walkv.engine.snapshot import UNREAD, BlockCache
 from walkv.engine.vfs import FileSystem
-from walkv.errors import ClosedError, StoreFailedError, WalkvError
+from walkv.errors import ClosedError, StoreFailedError, WalkvError, WouldBlockError
+
+_QUICK_BYTES: Final = 64 * limits.KIB
+ENTRY_BYTES: Final = 128
+"""What an entry is taken for beside its value: some 512 of them are not read quickly."""
 
 NEEDS_READ: Final = UNREAD
 """What ``get_cached`` returns where the answer is not in memory."""
@@ -99,8 +106,11 @@ class ReadSide:
             if entry[2] and entry[2] <= self.now_ms():
                 return None
             return entry[1]
-        if ranges and ranges.covers(key):
+        if ranges is not NONE_GROWN and ranges.covers(key):
             return None
+        item = sources.next_hot.get(key)
+        if type(item) is bytes:
+            return item
         item = sources.older_item(key)
         if type(item) is list:
             return self._unexpired(item)
@@ -118,10 +128,10 @@ class ReadSide:
         entry = memtable.table.get(key)
         if entry is not None:
             item: Item = [entry[2], entry[1]] if entry[2] else entry[1]
-        elif ranges and ranges.covers(key):
+        elif ranges is not NONE_GROWN and ranges.covers(key):
             item = None
         else:
-            item = sources.older_item(key, cached_only=True)
+            item = sources.older_item(key, True)
         return self._unexpired(item) if type(item) is list else item
 
     def _wait_for_batch(self) -> None:
@@ -139,6 +149,25 @@ class ReadSide:
         """The live entry of a key, or None. Right also while the commit lock is held."""
         return self.live(self.newest_entry(key))
 
+    def entry_in_memory(self, key: bytes) -> Entry | None:
+        """As ``entry``, of a key that a memtable knows.
+
+        Raises:
+            WouldBlockError: none does, or a batch is just becoming visible.
+        """
+        self.check()
+        sources = self._catalog.sources
+        if self._applying:
+            raise WouldBlockError
+        for memtable in (sources.memtable, *(frozen.memtable for frozen in sources.frozen)):
+            ranges = memtable.ranges
+            entry = memtable.table.get(key)
+            if entry is not None:
+                return self.live(entry)
+            if ranges is not NONE_GROWN and ranges.covers(key):
+                return None
+        raise WouldBlockError
+
     def newest_entry(self, key: bytes) -> Entry | None:
         """The newest entry of a key, tombstones and what has expired included."""
         sources = self._catalog.sources
@@ -146,7 +175,7 @@ class ReadSide:
         ranges = memtable.ranges
         entry = memtable.table.get(key)
         if entry is None:
-            if ranges and ranges.covers(key):
+            if ranges is not NONE_GROWN and ranges.covers(key):
                 return None
             entry = sources.older_entry(key)
         return entry
@@ -171,6 +200,22 @@ class ReadSide:
         with self.commit_lock:
             self.check()
             return self._pin()
+
+    def pin_at_once(self) -> ReadPoint:
+        """As ``pin``; raises ``WouldBlockError`` if that had to wait."""
+        with self.commit_lock_at_once():
+            self.check()
+            return self._pin()
+
+    @contextmanager
+    def commit_lock_at_once(self) -> Iterator[None]:
+        """Hold the commit lock; raises ``WouldBlockError`` if that had to wait."""
+        if not self.commit_lock.acquire(blocking=False):
+            raise WouldBlockError
+        try:
+            yield
+        finally:
+            self.commit_lock.release()
 
     def _pin(self) -> ReadPoint:
         self._drain_released()
@@ -216,25 +261,28 @@ class ReadSide:
         reverse: bool = False,
         limit: int | None = None,
         keys_only: bool = False,
+        quick: bool = False,
     ) -> Iterator[Any]:
         """Pairs of key and value (or keys) in order.
 
         The scan holds the point's pin: it goes on unharmed when the point is released.
+
+        Raises:
+            WouldBlockError: ``quick``, and, while it is gone through: what comes next is not in
+                memory, or it is much.
         """
-        return self._scan(point, point.pin, start, stop, reverse, limit, keys_only)
+        pages = self.pages(point, start, stop, reverse=reverse, quick=quick)
+        return self._scan(pages, point.pin, limit, keys_only)
 
     def _scan(
         self,
-        point: ReadPoint,
+        pages: Iterator[tuple[Sequence[bytes], Sequence[bytes]]],
         _pin: Pin | None,
-        start: bytes,
-        stop: bytes | None,
-        reverse: bool,
         limit: int | None,
         keys_only: bool,
     ) -> Iterator[Any]:
         left = limit
-        for keys, items in self.pages(point, start, stop, reverse=reverse):
+        for keys, items in pages:
             if left is not None:
                 if left < len(keys):
                     keys, items = keys[:left], items[:left]
@@ -247,22 +295,36 @@ class ReadSide:
                 return
 
     def pages(
-        self, point: ReadPoint, start: bytes, stop: bytes | None, *, reverse: bool = False
-    ) -> Iterator[tuple[list[bytes], list[bytes]]]:
+        self,
+        point: ReadPoint,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        reverse: bool = False,
+        quick: bool = False,
+    ) -> Iterator[tuple[Sequence[bytes], Sequence[bytes]]]:
         """Live keys and values in order, some at a time."""
         if stop is not None and start >= stop:
             return
-        for keys, items, plain in point.chunks(start, stop, reverse=reverse):
+        left_bytes = _QUICK_BYTES
+        for keys, items, plain in point.chunks(start, stop, reverse=reverse, cached_only=quick):
             if self._stop is not None:
                 raise self._stop()
+            left_bytes -= len(keys) * ENTRY_BYTES
             if not plain:
                 keys, items = self._living(keys, items)
+            if quick:
+                left_bytes -= sum(map(len, items))
+                if left_bytes < 0:
+                    raise WouldBlockError
             if reverse:
                 keys, items = keys[::-1], items[::-1]
             if keys:
                 yield keys, items
 
-    def _living(self, keys: list[bytes], items: list[Item]) -> tuple[list[bytes], list[bytes]]:
+    def _living(
+        self, keys: Sequence[bytes], items: Sequence[Item]
+    ) -> tuple[Sequence[bytes], Sequence[bytes]]:
         now_ms = self.now_ms()
         living, values = [], []
         for key, item in zip(keys, items, strict=True):

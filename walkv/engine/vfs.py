@@ -12,8 +12,11 @@ Invariants:
        ``sync_directory`` returned, so are all creations, renames and unlinks in it.
     4. A file descriptor lives as long as its ``File``: readers of an unlinked file keep it.
 
-Source: Pebble's ``vfs`` and LevelDB's ``Env``. Writing through ``mmap`` was rejected: on a full or
-failing disk it ends in SIGBUS, which kills the process, where ``pwrite`` gives a typed error.
+    5. A ``Window`` is given only for bytes that were written before, where the file system keeps
+       their space: what is put there needs none that could be missing.
+
+Source: Pebble's ``vfs`` and LevelDB's ``Env``. Mapping space that was not written yet was rejected:
+on a full disk that ends in SIGBUS, which kills the process, where ``pwrite`` gives a typed error.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import json
+import mmap
 import os
 import re
 import socket
@@ -33,6 +37,18 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 
+class Window(Protocol):
+    """Bytes of a file that can be set without a system call, as part of a sequence of bytes.
+
+    What is put there is in the hands of the operating system at once, as after ``File.write``.
+    """
+
+    def __setitem__(self, place: slice, data: bytes, /) -> None: ...
+
+    def close(self) -> None:
+        """Must come before the file is truncated."""
+
+
 class File(Protocol):
     """An open file, read and written at explicit offsets."""
 
@@ -43,6 +59,13 @@ class File(Protocol):
 
     def write(self, data: bytes, offset_bytes: int) -> None:
         """All of ``data`` at ``offset_bytes``, or an ``OSError``."""
+
+    def window(self, offset_bytes: int, size_bytes: int) -> Window | None:
+        """A window on bytes that were written before; None where there is none to be had.
+
+        Args:
+            offset_bytes: a multiple of ``WINDOW_ALIGNMENT_BYTES``.
+        """
 
     def size(self) -> int: ...
 
@@ -162,6 +185,9 @@ class FileSystem(Protocol):
         """
 
 
+WINDOW_ALIGNMENT_BYTES = 64 * 1024
+"""The largest page of the systems that Python runs on."""
+
 _O_CLOEXEC = os.O_CLOEXEC
 
 
@@ -203,6 +229,14 @@ class OsFile:
             data = data[written:]
             offset_bytes += written
 
+    def window(self, offset_bytes: int, size_bytes: int) -> Window | None:
+        if not _keeps_space(os.fstat(self._descriptor).st_dev):
+            return None
+        try:
+            return mmap.mmap(self._descriptor, size_bytes, offset=offset_bytes)
+        except OSError:
+            return None  # no address space, or no more maps: then without
+
     def size(self) -> int:
         return os.fstat(self._descriptor).st_size
 
@@ -235,6 +269,36 @@ class OsFile:
 
     def __del__(self) -> None:
         self.close()
+
+
+_IN_PLACE = frozenset(("ext2", "ext3", "ext4", "tmpfs"))
+"""Linux file systems that always write where the bytes are. Others may need space for a new version
+of them (XFS does if the file was cloned), and a process that puts bytes into a mapping when there
+is none left is killed."""
+
+_in_place_devices: dict[int, bool] = {}
+
+
+def _keeps_space(device: int) -> bool:
+    """Whether bytes of a file on a device can be set again without further space."""
+    known = _in_place_devices.get(device)
+    if known is None:
+        number = f"{os.major(device)}:{os.minor(device)}"
+        kinds = {kind for mounted, _, kind in _mounts() if mounted == number}
+        known = _in_place_devices[device] = bool(kinds) and kinds <= _IN_PLACE
+    return known
+
+
+def _mounts() -> list[tuple[str, str, str]]:
+    """Device number, mount point and type of what is mounted, in order; on Linux only."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
+            lines = [line.split() for line in table]
+    except OSError:
+        return []
+    points = [_OCTAL.sub(lambda octal: chr(int(octal[1], 8)), fields[4]) for fields in lines]
+    kinds = [fields[fields.index("-") + 1] for fields in lines]
+    return list(zip([fields[2] for fields in lines], points, kinds, strict=True))
 
 
 def full_sync(descriptor: int) -> None:
@@ -373,19 +437,13 @@ class OsFileSystem:
 
     def network_name(self, path: str) -> str | None:
         """Read from the mount table of Linux; elsewhere always None."""
-        try:
-            with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
-                mounts = [line.split() for line in table]
-        except OSError:
-            return None
         real = os.path.realpath(path)
-        best, kind = "", None
-        for fields in mounts:
-            point = _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
+        best, found = "", None
+        for _, point, kind in _mounts():
             inside = real == point or real.startswith(point.rstrip("/") + "/")
             if inside and len(point) >= len(best):
-                best, kind = point, fields[fields.index("-") + 1]
-        return kind if kind in _NETWORK_TYPES else None
+                best, found = point, kind
+        return found if found in _NETWORK_TYPES else None
 
     def on_fork(self, callback: Callable[[], None]) -> Callable[[], None]:
         return _fork_watch.add(callback)

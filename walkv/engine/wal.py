@@ -26,7 +26,7 @@ import errno
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from xxhash import xxh3_64_digest
 
@@ -34,60 +34,30 @@ from walkv import limits
 from walkv.engine import frame, segment
 from walkv.engine.frame import SEED_MASK, pack_body
 from walkv.engine.segment import SegmentHeader
-from walkv.engine.vfs import File, FileSystem
+from walkv.engine.vfs import WINDOW_ALIGNMENT_BYTES, File, FileSystem, Window
 from walkv.errors import StoreFailedError
 
-
-@dataclass(frozen=True, slots=True)
-class WriteThrough:
-    """A commit returns once its own write and its own sync are done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wal:
-    """A commit returns once a sync covers it; commits that arrive meanwhile share the next one."""
-
-
-@dataclass(frozen=True, slots=True)
-class WriteBack:
-    """A commit returns once it is in the OS's hands; syncs follow in the background.
-
-    It survives ``kill -9``. A power failure loses at most the commits of the last
-    ``interval_seconds`` (and the time a sync takes), or the last ``max_unsynced_bytes``, whichever
-    is less.
-    """
-
-    interval_seconds: float = 1.0
-    max_unsynced_bytes: int = 16 * limits.MIB
-
-    def __post_init__(self) -> None:
-        if not self.interval_seconds > 0:
-            raise ValueError(f"interval_seconds must be above 0, not {self.interval_seconds}")
-        if not self.max_unsynced_bytes > 0:
-            raise ValueError(f"max_unsynced_bytes must be above 0, not {self.max_unsynced_bytes}")
-
-
-SyncPolicy = WriteThrough | Wal | WriteBack
-
-
-def check_policy(policy: Any) -> None:
-    if policy is not None and type(policy) not in (Wal, WriteThrough, WriteBack):
-        raise TypeError(
-            f"sync is WriteThrough(), Wal() or WriteBack(...), an instance and not {policy!r}"
-        )
-
-
 _AHEAD: Final = bytes(256 * limits.KIB)
-"""Zeros written ahead of small durable commits: a sync that changes no file size is cheaper."""
+"""Zeros written ahead of small commits: of durable ones, because a sync that changes no file size
+is cheaper; of write-back ones, to have a window on them, through which a commit costs no system
+call."""
+
+_SMALL_FRAME_BYTES: Final = 8 * limits.KIB
+_SMALL_FRAMES: Final = 16
+"""So many small frames in a row make it worth while to open a window for the next ones."""
+
+_NO_SPACE_FRAMES: Final = 4096
+"""Where there was no space for zeros, so many more have to come before they are tried again."""
 
 _NOTHING: Final = b"\0"
 """The payload of a frame that only marks something: a payload is never empty."""
 
 _SMALL_GROUP_BYTES: Final = 32 * limits.KIB
-CROWD: Final = 8
-GATHER_SECONDS: Final = 0.001
-"""After a group of at least CROWD the next leader waits so long for members before it syncs: with
-many threads the interpreter lock is what is scarce, and every sync less leaves more of it."""
+CROWD: Final = 16
+GATHER_SECONDS: Final = 0.000008
+"""After a group of at least CROWD the next leader waits so long for each of as many members before
+it syncs: with many threads the interpreter lock is what is scarce, and every sync less leaves more
+of it."""
 
 _NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
@@ -120,8 +90,14 @@ class Log:
         store_id: bytes,
         tail: Tail,
         on_failure: Callable[[BaseException], None],
+        *,
+        windowed: bool = False,
     ) -> None:
-        """Continue a tail that is durable up to its ``offset``."""
+        """Continue a tail that is durable up to its ``offset``.
+
+        Args:
+            windowed: write small frames through windows, as most will not be synced one by one.
+        """
         self._fs = fs
         self._directory = directory
         self._store_id = store_id
@@ -135,6 +111,8 @@ class Log:
         self._closed = False
         self._told = False
         self._created: Tail | None = None
+        self._windowed = windowed
+        self._window: Window = _NO_WINDOW
         self._wall_time_ns = fs.wall_time_ns
         self.sync_count = 0
         self.position = 0
@@ -148,6 +126,8 @@ class Log:
         self._write_file = tail.file.write
         self._ahead_end = 0
         self._write_ahead = False
+        self._close_window()
+        self._small_frames = 0
         self._sealed = tail.sealed
         self._marked_at = -1
         self.durable = self.position
@@ -180,13 +160,23 @@ class Log:
         )
         data = xxh3_64_digest(body, (self._salt + offset) & SEED_MASK) + body
         end = position + len(data)
-        if self._write_ahead and end > self._ahead_end:
-            self._write_with_zeros(data, offset, end)
-        else:
+        if end <= self._window_end:
+            start = position - self._window_start
+            self._window[start : start + len(data)] = data
+        elif end <= self._ahead_end or not (self._write_ahead or self._windowed):
             self._write_file(data, offset)
+        else:
+            self._write_further(data, offset, end)
         return end
 
-    def _write_with_zeros(self, data: bytes, offset: int, end: int) -> None:
+    def _write_further(self, data: bytes, offset: int, end: int) -> None:
+        """Write a frame behind all zeros, and new zeros behind it if more like it will come."""
+        self._close_window()
+        self._small_frames = self._small_frames + 1 if len(data) <= _SMALL_FRAME_BYTES else 0
+        wants_window = self._windowed and self._small_frames >= _SMALL_FRAMES
+        if not self._write_ahead and not wants_window:
+            self._write_file(data, offset)
+            return
         try:
             self._write_file(data + _AHEAD, offset)
             self._ahead_end = end + len(_AHEAD)
@@ -195,8 +185,26 @@ class Log:
                 raise
             # The zeros are a luxury: the frame alone may still fit.
             self._write_ahead = False
+            self._small_frames = -_NO_SPACE_FRAMES
             self._tail.file.truncate(offset)
             self._write_file(data, offset)
+            return
+        if wants_window:
+            self._open_window(offset)
+
+    def _open_window(self, offset: int) -> None:
+        start = offset - offset % WINDOW_ALIGNMENT_BYTES
+        size = self._ahead_end - self._base - start
+        window = self._tail.file.window(start, size)
+        if window is not None:
+            self._window = window
+            self._window_start = self._base + start
+            self._window_end = self._ahead_end
+
+    def _close_window(self) -> None:
+        self._window_end = 0
+        window, self._window = self._window, _NO_WINDOW
+        window.close()
 
     def undo(self) -> None:
         """Cut off what a ``write`` that is not to count has left, durably: the caller is told that
@@ -213,6 +221,7 @@ class Log:
             self._sync_tail()
 
     def _cut_back(self) -> None:
+        self._close_window()
         try:
             self._tail.file.truncate(self.position - self._base)
         except OSError as error:
@@ -251,7 +260,7 @@ class Log:
                         continue
                 with self._sync_lock:
                     if self._crowd >= CROWD:
-                        self._fs.sleep(GATHER_SECONDS)
+                        self._fs.sleep(self._crowd * GATHER_SECONDS)
                     with self._group_lock:
                         self._gathering = None
                         self._crowd, self._joined = self._joined, 0
@@ -332,6 +341,7 @@ class Log:
         try:
             self._write_file(data, offset)
             if kind != frame.SYNC_MARKER:
+                self._close_window()
                 self._tail.file.truncate(offset + len(data))
         except BaseException:
             self._cut_back()
@@ -414,7 +424,19 @@ class Log:
 
     def abandon(self) -> None:
         """Close the descriptor and nothing else."""
+        self._close_window()
         self._tail.file.close()
+
+
+class _NoWindow:
+    def __setitem__(self, place: slice, data: bytes, /) -> None:
+        raise AssertionError("there is no window")
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+_NO_WINDOW: Final = _NoWindow()
 
 
 def _refuse_write(data: bytes, offset_bytes: int) -> None:

@@ -27,14 +27,15 @@ from typing import Any, Final, TypeVar
 
 from walkv import limits
 from walkv.engine import batch, wal
-from walkv.engine.batch import KEY_HEADS, SMALL_BYTES, VALUE_HEADS
+from walkv.engine.batch import DELETION, KEY_HEADS, SMALL_BYTES, VALUE_HEADS
 from walkv.engine.compaction import Compactor
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, NO_VIEW, Memtable
+from walkv.engine.policies import SyncPolicy, WriteBack, WriteThrough
 from walkv.engine.reads import ReadSide
 from walkv.engine.shield import shielded
 from walkv.engine.syncer import IDLE_SECONDS, Syncer
 from walkv.engine.vfs import SyncError
-from walkv.engine.wal import Log, SyncPolicy, WriteBack, WriteThrough
+from walkv.engine.wal import Log
 from walkv.errors import CorruptionError, FormatError, WalkvError
 
 log = logging.getLogger("walkv")
@@ -42,6 +43,15 @@ log = logging.getLogger("walkv")
 T = TypeVar("T")
 
 _STALL_SECONDS: Final = 0.1
+
+_HEAD_START: Final = 0.1
+_PACED: Final = 0.6
+"""Of the room beside a flush, writers have the first share at once, and the second as fast as the
+flush goes on. The rest is for its last syncs, which take as long as they take."""
+
+_TRICKLE_SECONDS: Final = 0.002
+_TRICKLE_BYTES: Final = 64 * limits.KIB
+"""Who is ahead of the flush may write so much after each wait of so long, while there is room."""
 
 Check = Callable[[], None]
 """Called under the commit lock before a commit is written; raises to refuse it."""
@@ -81,9 +91,9 @@ class WriteSide(ReadSide):
         error.__cause__ = self.failure
         return error
 
-    # Hot: one put, the commonest commit.
-    def append_one(self, key: bytes, value: bytes) -> tuple[int, int]:
-        """As ``append`` for one put; the commit lock is held."""
+    # Hot: one put, the commonest commit, or one deletion.
+    def append_one(self, key: bytes, value: bytes | None) -> tuple[int, int]:
+        """As ``append`` for one put, or for a deletion (None); the commit lock is held."""
         if self._stop is not None:
             raise self._stop()
         memtable = self._memtable
@@ -94,11 +104,16 @@ class WriteSide(ReadSide):
             self._drain_released()
             older = memtable.kept_version(memtable.table.get(key))
         sequence = self._sequence + 1
-        key_bytes, value_bytes = len(key), len(value)
+        key_bytes = len(key)
+        value_bytes = len(value) if value is not None else 0
         added_bytes = key_bytes + value_bytes + ENTRY_OVERHEAD_BYTES
         tail_log = self._log
         try:
-            if key_bytes < SMALL_BYTES and value_bytes < SMALL_BYTES:
+            if value is None:
+                memtable.plain = False
+            if value is None and key_bytes < SMALL_BYTES:
+                payload = KEY_HEADS[key_bytes] + key + DELETION
+            elif value is not None and key_bytes < SMALL_BYTES and value_bytes < SMALL_BYTES:
                 payload = KEY_HEADS[key_bytes] + key + VALUE_HEADS[value_bytes] + value
             else:
                 payload = self._pack((key, value))
@@ -146,6 +161,7 @@ class WriteSide(ReadSide):
         # readers wait it out, and look at the ranges before they look at the table.
         self._log.position = end
         self._sequence = last_sequence
+        memtable.plain = prepared.plain
         self._applying = True
         try:
             update(changes)
@@ -282,15 +298,18 @@ class WriteSide(ReadSide):
         self._set_room()
 
     def _set_room(self) -> None:
-        # With nothing frozen, half of the budget fills before the next freeze; while a flush runs
-        # writers may go on until both together have used it up.
+        # With nothing frozen, half of the budget fills before the next freeze. While a flush runs
+        # writers may use the other half, about as fast as the flush goes on: to wait often for a
+        # millisecond or two is better than once for all of it.
         frozen = self._catalog.sources.frozen
         if self._log.sealed:
             # A rotation failed half way: no commit before it has been completed.
             self._room_at = 0
         elif frozen:
-            used = sum(f.memtable.bytes_used for f in frozen)
-            self._room_at = max(self.memtable_bytes - used, 0)
+            room = max(self.memtable_bytes - sum(f.memtable.bytes_used for f in frozen), 0)
+            pace = _HEAD_START + _PACED * self.compactor.progress
+            # A flush that fails goes on at no pace: then all of the room is there to be used.
+            self._room_at = room if self.compactor.error else int(room * pace)
         else:
             self._room_at = self.memtable_bytes // 2
 
@@ -300,23 +319,13 @@ class WriteSide(ReadSide):
         Raises:
             OSError: the flush that would make room fails (a full disk, most likely).
         """
-        compactor = self.compactor
-        attempt = compactor.attempt_count
-        while self._catalog.sources.frozen or self._crowded():
-            compactor.urgent = True
-            if self._fs.threads:
-                self._wake_compactor()
-                self._room.wait(_STALL_SECONDS)
-            else:
-                self._flush_inline()
-            self.check()
-            error = compactor.error if compactor.failed_attempt > attempt else None
-            # A merge that failed is no reason as long as the flush beside it could make room.
-            if error is not None and (self._catalog.sources.frozen or self._crowded()):
-                self._refuse_for(error)
-            if self._memtable.bytes_used < self._room_at:
+        self._set_room()
+        if self._memtable.bytes_used < self._room_at:
+            return self._memtable
+        with self.compactor.hurried():
+            if self._wait_for_room():
                 return self._memtable
-        compactor.urgent = False
+        self._set_room()
         if self._memtable.bytes_used >= self._room_at:
             try:
                 shielded(self._freeze)
@@ -329,6 +338,40 @@ class WriteSide(ReadSide):
                 ) from error
             self._start_flush()
         return self._memtable
+
+    def _wait_for_room(self) -> bool:
+        """Return once there is room in the memtable (True), or it may be frozen."""
+        compactor = self.compactor
+        attempt = compactor.attempt_count
+        paced = False
+        while self._catalog.sources.frozen or self._crowded():
+            if not self._fs.threads:
+                self._flush_inline()
+            elif not paced:
+                self._wake_compactor()
+                paced = not self._wait(_TRICKLE_SECONDS)
+            else:
+                used, frozen = self._memtable.bytes_used, self._catalog.sources.frozen
+                room = self.memtable_bytes - sum(f.memtable.bytes_used for f in frozen)
+                if frozen and used < room and not self._log.sealed:
+                    self._room_at = min(used + _TRICKLE_BYTES, room)
+                    return True
+                self._wait(_STALL_SECONDS)
+            self.check()
+            error = compactor.error if compactor.failed_attempt > attempt else None
+            # A merge that failed is no reason as long as the flush beside it could make room.
+            if error is not None and (self._catalog.sources.frozen or self._crowded()):
+                self._refuse_for(error)
+            if self._memtable.bytes_used < self._room_at:
+                return True
+        return False
+
+    def _wait(self, seconds: float) -> bool:
+        """Wait until somebody tells of room; False if nobody did.
+
+        Shielded, since Ctrl-C inside a ``Condition`` can leave it without the lock that it had.
+        """
+        return shielded(lambda: self._room.wait(seconds))
 
     def _start_flush(self) -> None:
         if self._fs.threads:

@@ -20,7 +20,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple, TypeVar
 
-from walkv.engine.wal import SyncPolicy, Wal, WriteBack, WriteThrough, check_policy
+from walkv.engine.policies import SyncPolicy, Wal, WriteBack, WriteThrough, check_policy
 from walkv.errors import ClosedError, WalkvError
 from walkv.namespaces.keyvalue import KeyValue, OpenTransaction, Reader, Ticket, Writer
 

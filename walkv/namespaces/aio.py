@@ -27,7 +27,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Generic, Protocol, TypeVar
 
 from walkv import limits
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.errors import WalkvError, WouldBlockError
 from walkv.namespaces.access import Batch, in_batch, take_tickets
 from walkv.namespaces.base import Namespace

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
-from walkv.engine.wal import SyncPolicy, check_policy
+from walkv.engine.policies import SyncPolicy, check_policy
 from walkv.errors import ConflictError, FormatError, RecordExistsError, RecordNotFoundError
 from walkv.namespaces import codec, keys, registry
 from walkv.namespaces.access import Access

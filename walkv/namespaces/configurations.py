@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
-from walkv.engine.wal import SyncPolicy, WriteThrough
+from walkv.engine.policies import SyncPolicy, WriteThrough
 from walkv.namespaces.base import Declaration, Namespace
 from walkv.namespaces.common import UNSET, Unset, new_id
 from walkv.namespaces.keyvalue import Writer

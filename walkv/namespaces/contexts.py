@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
-from walkv.engine.wal import SyncPolicy, Wal
+from walkv.engine.policies import SyncPolicy, Wal
 from walkv.namespaces.base import Declaration, Namespace
 from walkv.namespaces.common import UNSET, Unset, new_id
 from walkv.namespaces.keyvalue import Reader, Writer

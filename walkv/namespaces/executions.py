@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from itertools import islice
 from typing import Any, Final, Literal
 
-from walkv.engine.wal import SyncPolicy, WriteBack
+from walkv.engine.policies import SyncPolicy, WriteBack
 from walkv.errors import CodecError
 from walkv.namespaces import codec
 from walkv.namespaces.base import Declaration, Namespace

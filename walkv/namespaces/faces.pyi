@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.namespaces.aio import AsyncNamespace, AsyncQuery
 from walkv.namespaces.base import Namespace, Versioned
 from walkv.namespaces.checkpoints.records import Checkpoint, CheckpointRecord, Pruned, Usage

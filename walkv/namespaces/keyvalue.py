@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 
 T = TypeVar("T")
 

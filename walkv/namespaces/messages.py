@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from walkv.engine.wal import SyncPolicy, Wal
+from walkv.engine.policies import SyncPolicy, Wal
 from walkv.errors import CodecError, RecordExistsError
 from walkv.namespaces import codec, keys
 from walkv.namespaces.base import Declaration, Namespace

@@ -32,7 +32,7 @@ from typing import Any, Final, Generic, NamedTuple, Protocol, TypeVar
 
 import xxhash
 
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.errors import CodecError
 from walkv.namespaces import codec, keys
 from walkv.namespaces.access import Access

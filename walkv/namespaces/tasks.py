@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 
-from walkv.engine.wal import SyncPolicy, Wal
+from walkv.engine.policies import SyncPolicy, Wal
 from walkv.namespaces import keys
 from walkv.namespaces.base import Declaration, Namespace
 from walkv.namespaces.common import UNSET, Unset, new_id

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from walkv.engine.wal import SyncPolicy, WriteThrough
+from walkv.engine.policies import SyncPolicy, WriteThrough
 from walkv.namespaces.base import Declaration, Namespace
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, Literal
 
-from walkv.engine.wal import SyncPolicy, Wal
+from walkv.engine.policies import SyncPolicy, Wal
 from walkv.namespaces.base import Declaration, Namespace
 from walkv.namespaces.common import new_id, spread
 

@@ -26,9 +26,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from walkv.engine.vfs import File, FileSystem, Lock, OsFileSystem
+from walkv.engine.vfs import File, FileSystem, Lock, OsFileSystem, Window
 from walkv.testing.clock import ManualClock
 from walkv.testing.simulated import SimulatedHandle
+from walkv.testing.windows import WritingWindow
 
 SYNCS: Final = frozenset(("sync", "sync_data", "sync_directory"))
 SPACE_TAKERS: Final = frozenset(("write", "create", "make_directory", "rename"))
@@ -246,6 +247,9 @@ class _FaultyFile:
                 self._base.write(data[: len(data) // 2], offset_bytes)
             raise error
         self._base.write(data, offset_bytes)
+
+    def window(self, offset_bytes: int, size_bytes: int) -> Window | None:
+        return WritingWindow(self, offset_bytes)
 
     def size(self) -> int:
         self._fs.passes("size", self.path)

@@ -26,9 +26,10 @@ from typing import Final, NamedTuple, TypeVar
 
 from xxhash import xxh3_64_digest
 
-from walkv.engine.vfs import LockHeldError
+from walkv.engine.vfs import LockHeldError, Window
 from walkv.testing.clock import ManualClock
 from walkv.testing.medium import TRUNCATE, Names, SimulatedDirectory, SimulatedFile
+from walkv.testing.windows import WritingWindow
 
 T = TypeVar("T")
 
@@ -398,6 +399,9 @@ class SimulatedHandle:
     def write(self, data: bytes, offset_bytes: int) -> None:
         self._open_to_write().apply(offset_bytes, bytes(data))
         self._fs._done("write", self.path)
+
+    def window(self, offset_bytes: int, size_bytes: int) -> Window | None:
+        return WritingWindow(self, offset_bytes)
 
     def size(self) -> int:
         return len(self._open().data)

@@ -25,7 +25,7 @@ from tests.laboratory.job import Figures
 from tests.laboratory.steps import POLICIES, name_of, open_store, operations_of
 from walkv import Store, StoreFailedError, View, WriteBack
 from walkv.engine.core import Engine
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.testing import Call, Disk, LostError, ModelStore, SimulatedFileSystem
 from walkv.testing.faults import SYNCS
 from walkv.testing.medium import Node, SimulatedFile

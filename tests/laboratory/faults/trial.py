@@ -17,7 +17,7 @@ from tests.laboratory.faults.rules import OPERATIONS_AFTER, TORN, Bench, Failed,
 from tests.laboratory.steps import PATH, name_of, open_store, operations_of, perform, policy_of
 from walkv import Store, StoreFailedError, WriteBack
 from walkv.engine import manifest, segment
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.testing import Operation
 from walkv.testing.faults import SYNCS
 

@@ -266,7 +266,7 @@ def decode_data(data: bytes) -> bool:
 def decode_index(data: bytes) -> bool:
     index = blocks.decode_index(data)
     for key in KEYS:
-        blocks.may_contain(index.filter, blocks.hash_key(key))
+        index.may_contain(blocks.hash_key(key))
     return True
 
 

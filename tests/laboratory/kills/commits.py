@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 import walkv
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 
 State = dict[bytes, bytes]
 

@@ -41,7 +41,8 @@ from tests.laboratory.kills.commits import (
     perform,
     perform_async,
 )
-from walkv.engine.vfs import OsFile, OsFileSystem
+from walkv.engine.vfs import OsFile, OsFileSystem, Window
+from walkv.testing.windows import WritingWindow
 
 _PR_SET_PDEATHSIG = 1
 
@@ -260,6 +261,9 @@ class _DoomedFile(OsFile):
             lambda: whole(data, offset_bytes),
             lambda: whole(bytes(data[: len(data) // 2]), offset_bytes),
         )
+
+    def window(self, offset_bytes: int, size_bytes: int) -> Window | None:
+        return WritingWindow(self, offset_bytes)
 
     def truncate(self, size_bytes: int) -> None:
         act = super().truncate

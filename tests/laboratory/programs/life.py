@@ -25,7 +25,7 @@ from tests.laboratory.programs.world import (
     step,
 )
 from walkv import ClosedError, LockedError, ReadOnlyError, StoreFailedError, WriteBack
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.testing import Call, Fault, Operation
 
 CODES: Final = [errno.EIO, errno.ENOSPC, errno.EDQUOT]

@@ -121,6 +121,7 @@ def surroundings() -> Iterator[None]:
         with (
             mock.patch.object(limits, "MIN_MEMTABLE_BYTES", 1),
             mock.patch.object(wal, "_AHEAD", bytes(300)),
+            mock.patch.object(wal, "_SMALL_FRAMES", 1),
             mock.patch.object(providers, "_get_local_constants", return_value=nothing),
         ):
             providers.CONSTANTS_CACHE.cache.clear()

@@ -22,7 +22,7 @@ from tests.laboratory.programs.world import (
     within,
 )
 from walkv import ClosedError, ConflictError, LimitError, StoreFailedError
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.testing import Operation
 
 VALUES = st.one_of(

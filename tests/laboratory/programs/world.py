@@ -21,7 +21,7 @@ import walkv
 from tests.laboratory.programs.loop import Driven, LoopSyncer, SteadyLoop
 from walkv import AsyncStore, Store, StoreFailedError, Wal, WriteBack, WriteThrough
 from walkv.engine.core import Engine
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.testing import (
     Disk,
     FaultyFileSystem,

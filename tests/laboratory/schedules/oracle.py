@@ -21,7 +21,7 @@ from walkv import (
     WriteThrough,
     limits,
 )
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.testing import Disk, FaultyFileSystem, LostError, SimulatedFileSystem
 from walkv.testing.schedule import (
     Only,

@@ -40,7 +40,7 @@ from tests.laboratory.schedules.oracle import (
 from tests.laboratory.steps import small_store
 from walkv import AsyncStore, ClosedError, Store, StoreFailedError
 from walkv.engine import syncer, wal, writes
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.testing import Call, Fault, FaultyFileSystem, SimulatedFileSystem
 from walkv.testing.schedule import Schedule
 

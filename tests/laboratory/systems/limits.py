@@ -22,7 +22,7 @@ from tests.laboratory.job import Figures, Job
 from tests.laboratory.kills.commits import POLICIES, Commit, Ledger, perform
 from tests.laboratory.kills.process import Heard, Say, Work, forked, write
 from tests.laboratory.systems.places import Disk, call, read_only, tmpfs
-from walkv.engine.wal import WriteBack
+from walkv.engine.policies import WriteBack
 
 MEMTABLE_BYTES = 65_536
 _ROOM_SHARE = 0.55

@@ -26,10 +26,11 @@ Source: a Bloom filter was rejected: in Python its probes cost more than one bis
 from __future__ import annotations
 
 import struct
+from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import msgpack
 from xxhash import xxh3_64_intdigest
@@ -44,8 +45,32 @@ _WIDTHS: Final = frozenset((0, *_WIDTH_CODES))
 _BYTES: Final = {bytes}
 _OBJECT_BYTES: Final = 136
 """Memory an entry of a decoded block takes beyond its bytes: two objects, two list slots, and a
-place in its reader's ``entries``."""
+place in its reader's ``hot``."""
 _BLOCK_BYTES: Final = 400
+
+
+class RawBlock:
+    """A data page that was decompressed and checked, its entries not decoded: what is cached of a
+    block that was read once, or only scanned.
+
+    It takes half the memory of a decoded one and is made faster: to decode it again costs less than
+    the memory did.
+
+    Attributes:
+        payload: the page's.
+        plain: every item is ``bytes``.
+        cost_bytes: what it takes in the cache.
+        hot: never, so that what was not looked up again is the first to go.
+    """
+
+    __slots__ = ("cost_bytes", "payload", "plain")
+
+    hot: ClassVar = False
+
+    def __init__(self, payload: bytes, plain: bool) -> None:
+        self.payload = payload
+        self.plain = plain
+        self.cost_bytes = len(payload) + _BLOCK_BYTES
 
 
 class Block:
@@ -56,13 +81,18 @@ class Block:
         items: one a key, as in ``batch``.
         plain: every item is ``bytes``.
         cost_bytes: what it takes in the cache.
-        hot: was used since the cache last looked, and its items are in its reader's ``entries``.
+        hot: was used since the cache last looked, and its items are in its reader's ``hot``.
     """
 
     __slots__ = ("_sequences", "cost_bytes", "hot", "items", "keys", "plain")
 
     def __init__(
-        self, keys: list[bytes], items: list[Any], sequences: bytes, plain: bool, raw_bytes: int
+        self,
+        keys: Sequence[bytes],
+        items: Sequence[Any],
+        sequences: bytes,
+        plain: bool,
+        raw_bytes: int,
     ) -> None:
         self.keys = keys
         self.items = items
@@ -87,16 +117,26 @@ class Block:
 class Index:
     """A decoded index page."""
 
-    __slots__ = ("cost_bytes", "filter", "first_keys", "hot", "starts")
+    __slots__ = ("_bounds", "_buckets", "_filter", "cost_bytes", "first_keys", "hot", "starts")
 
     def __init__(
         self, first_keys: list[bytes], starts: list[int], filter_bytes: bytes, raw_bytes: int
     ) -> None:
+        """Raises ``ValueError`` where the filter is not one."""
         self.first_keys = first_keys
         self.starts = starts
-        self.filter = filter_bytes
-        self.cost_bytes = raw_bytes + len(first_keys) * _OBJECT_BYTES + _BLOCK_BYTES
+        self._filter = filter_bytes
+        self._bounds = _filter_bounds(filter_bytes)
+        self._buckets = len(self._bounds) - 1
+        self.cost_bytes = 2 * raw_bytes + len(first_keys) * _OBJECT_BYTES + _BLOCK_BYTES
         self.hot = False
+
+    # Hot.
+    def may_contain(self, key_hash: int) -> bool:
+        """False only if the partition has no key with this hash."""
+        bounds = self._bounds
+        bucket = (key_hash >> 32) * self._buckets >> 32
+        return self._filter.find(key_hash & 255, bounds[bucket], bounds[bucket + 1]) >= 0
 
 
 class Root:
@@ -158,11 +198,23 @@ def encode_data(keys: list[bytes], items: list[Any], sequences: list[int]) -> by
     return bytes(msgpack.packb([keys, items, encode_sequences(sequences)]))
 
 
-# Hot: every block read from a file.
-def decode_data(payload: bytes, plain: bool) -> Block:
-    """Raises ``ValueError`` where the payload is not a data block."""
-    keys, items, sequences = _unpack(payload, 3)
-    if type(sequences) is not bytes or type(keys) is not list or type(items) is not list:
+# Hot: every block read from a file, and every cached one that is scanned.
+def decode_data(payload: bytes, plain: bool, *, checked: bool = False) -> Block:
+    """The entries of a data page.
+
+    Columns of plain pages are tuples: once the garbage collector has seen that they hold nothing
+    but bytes, it looks at them no more.
+
+    Args:
+        checked: this payload was decoded before, and found right.
+    Raises:
+        ValueError: the payload is not a data block.
+    """
+    keys, items, sequences = _unpack(payload, 3, use_list=not plain)
+    if checked:
+        return Block(keys, items, sequences, plain, len(payload))
+    column = tuple if plain else list
+    if type(sequences) is not bytes or type(keys) is not column or type(items) is not column:
         raise ValueError("a column of another type")
     count = len(keys)
     if count == 0 or len(items) != count or len(sequences) != 9 + count * sequences[8]:
@@ -191,7 +243,6 @@ def decode_index(payload: bytes) -> Index:
     _check_ascending(starts)
     if len(set(starts)) != len(starts):
         raise ValueError("an empty block")
-    _check_filter(filter_bytes)
     return Index(first_keys, starts, filter_bytes, len(payload))
 
 
@@ -200,7 +251,8 @@ def _check_ascending(numbers: Sequence[Any]) -> None:
         raise ValueError("offsets do not ascend")
 
 
-def _check_filter(filter_bytes: Any) -> None:
+def _filter_bounds(filter_bytes: bytes) -> array[int]:
+    """Where the fingerprints of each bucket begin in a filter, and where the last ones end."""
     try:
         (buckets,) = _BUCKETS.unpack_from(filter_bytes)
         starts = memoryview(filter_bytes)[4 : 8 + 4 * buckets]
@@ -208,8 +260,10 @@ def _check_filter(filter_bytes: Any) -> None:
     except struct.error as error:
         raise ValueError(f"the filter is cut short: {error}") from None
     _check_ascending(bounds)
-    if not buckets or bounds[-1] != len(filter_bytes) - 8 - 4 * buckets:
+    first = 8 + 4 * buckets
+    if not buckets or bounds[-1] != len(filter_bytes) - first:
         raise ValueError("the filter's buckets do not cover it")
+    return array("L", [first + bound for bound in bounds])
 
 
 def decode_root(payload: bytes) -> Root:
@@ -240,12 +294,12 @@ def decode_root(payload: bytes) -> Root:
     return root
 
 
-def _unpack(payload: bytes, columns: int) -> list[Any]:
+def _unpack(payload: bytes, columns: int, *, use_list: bool = True) -> Sequence[Any]:
     try:
-        value = msgpack.unpackb(payload)
+        value = msgpack.unpackb(payload, use_list=use_list)
     except (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException) as error:
         raise ValueError(f"not msgpack: {error}") from None
-    if type(value) is not list or len(value) != columns:
+    if type(value) is not (list if use_list else tuple) or len(value) != columns:
         raise ValueError(f"not an array of {columns}")
     return value
 
@@ -257,20 +311,11 @@ def encode_filter(hashes: list[int]) -> bytes:
     """The filter for keys with these hashes; see the layout."""
     hashes = sorted(hashes)
     buckets = max(1, len(hashes) // _KEYS_PER_BUCKET)
-    places = [(value >> 32) * buckets >> 32 for value in hashes]
-    starts = [bisect_left(places, bucket) for bucket in range(buckets + 1)]
+    # The smallest hash whose bucket is this one or a later one.
+    bounds = [-(-(bucket << 32) // buckets) << 32 for bucket in range(buckets + 1)]
+    starts = [bisect_left(hashes, bound) for bound in bounds]
     head = struct.pack(f"<I{len(starts)}I", buckets, *starts)
-    return head + bytes([value & 255 for value in hashes])
+    return head + struct.pack(f"<{len(hashes)}Q", *hashes)[::8]
 
 
-_BUCKETS = struct.Struct("<I")
-_BOUNDS = struct.Struct("<II")
-
-
-def may_contain(filter_bytes: bytes, key_hash: int) -> bool:
-    """False only if no key with this hash went into the filter."""
-    (buckets,) = _BUCKETS.unpack_from(filter_bytes)
-    bucket = (key_hash >> 32) * buckets >> 32
-    start, stop = _BOUNDS.unpack_from(filter_bytes, 4 + 4 * bucket)
-    fingerprints = 8 + 4 * buckets
-    return filter_bytes.find(key_hash & 255, fingerprints + start, fingerprints + stop) >= 0
+_BUCKETS: Final = struct.Struct("<I")

@@ -9,6 +9,7 @@ Invariants:
 
 from __future__ import annotations
 
+import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -19,17 +20,20 @@ from walkv.engine.batch import Item
 from walkv.engine.merge import Chunk
 from walkv.engine.ranges import RangeSet
 from walkv.engine.snapshot import blocks, layout
-from walkv.engine.snapshot.blocks import Block, Index, Root
-from walkv.engine.snapshot.cache import READER_SHIFT, BlockCache
+from walkv.engine.snapshot.blocks import Block, Index, RawBlock, Root, hash_key
+from walkv.engine.snapshot.cache import READER_SHIFT, BlockCache, HotItems
 from walkv.engine.snapshot.writer import SnapshotSummary
 from walkv.engine.vfs import File, FileSystem
-from walkv.errors import CorruptionError
+from walkv.errors import CorruptionError, WouldBlockError
 
 T = TypeVar("T")
 
 
 _AHEAD_BYTES: Final = 64 * limits.KIB
 """How much a scan reads at once."""
+
+_RAW_WORTH: Final = 1.25
+"""A block is cached decoded if that takes less than so many times the memory."""
 
 _MERGE_BYTES: Final = 64 * limits.KIB
 """Decoded blocks that make one chunk of a merge."""
@@ -69,7 +73,8 @@ class SnapshotReader:
         summary: what the manifest keeps of it.
         path: the file.
         salt: random; no two snapshot files have the same.
-        entries: items of the cached blocks that are in use, by key; kept by the cache.
+        hot: items of the cached blocks that are in use, by key; kept by the cache.
+        replaced_share: which share of its entries replace older ones, once somebody has found out.
     """
 
     def __init__(
@@ -108,20 +113,27 @@ class SnapshotReader:
         self._pages = cache.pages
         self._number = cache.next_reader()
         self._token_base = self._number << READER_SHIFT
+        self._root_lock = threading.Lock()
         self._loaded_root: Root | None = None
-        self.entries: dict[bytes, Item] = {}
+        self.hot = HotItems()
+        self.replaced_share: float | None = None
 
     @property
     def _root(self) -> Root:
         root = self._loaded_root
-        if root is None:
-            payload, _ = self._read_page(
-                layout.ROOT, self._footer.root_offset, self._footer.root_length
-            )
-            root = self._decode(blocks.decode_root, payload, self._footer.root_offset)
-            self._check_bounds(root)
-            self._loaded_root = root
-        return root
+        if root is not None:
+            return root
+        with self._root_lock:
+            if self._loaded_root is None:
+                payload, _ = self._read_page(
+                    layout.ROOT, self._footer.root_offset, self._footer.root_length
+                )
+                root = self._decode(blocks.decode_root, payload, self._footer.root_offset)
+                self._check_bounds(root)
+                if not root.ranges:
+                    self.hot.complete_at = self.summary.entry_count
+                self._loaded_root = root
+            return self._loaded_root
 
     def _check_bounds(self, root: Root) -> None:
         """Hold what the root says of lengths against the file, before anything is read by it."""
@@ -136,13 +148,17 @@ class SnapshotReader:
             raise self._undecodable(ValueError("partitions outside the file"), end)
 
     @property
+    def loaded(self) -> bool:
+        """Whether the root is in memory, and so ``ranges`` takes no read."""
+        return self._loaded_root is not None
+
+    @property
     def ranges(self) -> RangeSet:
         """Deleted ranges that hide entries of older snapshots."""
         return self._root.ranges
 
     def _read_page(self, kind: int, offset: int, length: int) -> tuple[bytes, bool]:
-        data = self._file.read(offset, length)
-        return layout.decode_page(data, kind, path=self.path, salt=self.salt, offset=offset)
+        return self._verified(kind, self._file.read(offset, length), offset)
 
     def _decode(self, decode: Callable[[bytes], T], payload: bytes, offset: int) -> T:
         try:
@@ -150,12 +166,14 @@ class SnapshotReader:
         except (ValueError, TypeError, IndexError) as error:
             raise self._undecodable(error, offset) from None
 
-    def _index(self, root: Root, number: int) -> Index:
+    def _index(self, root: Root, number: int, cached_only: bool = False) -> Index:
         offset = root.offsets[number] + root.data_lengths[number]
         page: Index | None = self._pages.get(self._token_base + offset)
         if page is not None:
             page.hot = True
             return page
+        if cached_only:
+            raise WouldBlockError
         payload, _ = self._read_page(layout.INDEX, offset, root.index_lengths[number])
         index = self._decode(blocks.decode_index, payload, offset)
         if index.starts[0] != 0 or index.starts[-1] != root.data_lengths[number]:
@@ -166,28 +184,38 @@ class SnapshotReader:
         return index
 
     # Hot.
-    def _load_block(self, offset: int, length: int) -> Block:
+    def _load_block(self, offset: int, length: int) -> tuple[RawBlock | Block, Block]:
         return self._decode_block(self._file.read(offset, length), offset)
 
     # Hot.
-    def _decode_block(self, data: bytes | memoryview, offset: int) -> Block:
-        payload, plain = layout.decode_page(
-            data, layout.DATA, path=self.path, salt=self.salt, offset=offset
-        )
+    def _decode_block(
+        self, data: bytes | memoryview, offset: int
+    ) -> tuple[RawBlock | Block, Block]:
+        """A block as the cache takes it, and as whoever looks something up in it now needs it."""
+        payload, plain = self._verified(layout.DATA, data, offset)
         try:
-            return blocks.decode_data(payload, plain)
+            block = blocks.decode_data(payload, plain)
         except (ValueError, TypeError, IndexError) as error:
             raise self._undecodable(error, offset) from None
+        raw = RawBlock(payload, plain)
+        # Large values take no more memory decoded.
+        return block if block.cost_bytes < raw.cost_bytes * _RAW_WORTH else raw, block
+
+    # Hot.
+    def _verified(self, kind: int, data: bytes | memoryview, offset: int) -> tuple[bytes, bool]:
+        return layout.decode_page(data, kind, path=self.path, salt=self.salt, offset=offset)
 
     def _undecodable(self, error: Exception, offset: int) -> CorruptionError:
         return CorruptionError(
             f"page does not decode: {error}", path=self.path, offset_bytes=offset
         )
 
+    # Hot.
     def item(self, key: bytes, cached_only: bool = False) -> Item:
-        """The item of a key, or ``ABSENT``; ``UNREAD`` if ``cached_only`` and that takes a read.
+        """The item of a key; None for a tombstone, or under a deleted range; or ``ABSENT``.
 
-        Look in ``entries`` first: where the key is there, this is not needed.
+        ``UNREAD`` if ``cached_only`` and the answer takes a read. Look in ``hot`` first: where the
+        key is there, or all keys are, this is not needed.
 
         Cost: O(log n); no read where the pages are cached, at most two elsewhere.
         """
@@ -198,7 +226,7 @@ class SnapshotReader:
             root = self._root
         number = bisect_right(root.first_keys, key) - 1
         if number < 0:
-            return ABSENT
+            return self._absent(root, key)
         offset = root.offsets[number]
         pages = self._pages
         index = pages.get(self._token_base + offset + root.data_lengths[number])
@@ -207,42 +235,68 @@ class SnapshotReader:
                 return UNREAD
             index = self._index(root, number)
         index.hot = True
+        if not index.may_contain(hash_key(key)):
+            return self._absent(root, key)
         at = bisect_right(index.first_keys, key) - 1
         offset += index.starts[at]
         block = pages.get(self._token_base + offset)
         if block is None:
-            if not blocks.may_contain(index.filter, blocks.hash_key(key)):
-                return ABSENT
             if cached_only:
                 return UNREAD
-            block = self._load_block(offset, index.starts[at + 1] - index.starts[at])
-            self._cache.add(self._token_base + offset, block)
+            kept, block = self._load_block(offset, index.starts[at + 1] - index.starts[at])
+            self._cache.add(self._token_base + offset, kept)
         elif not block.hot:
-            # Used again since the cache last looked: from now on a look-up is one dict access.
-            self._cache.promote(self._token_base + offset, block, self.entries)
+            block = self._used_again(self._token_base + offset, block)
         keys = block.keys
         position = bisect_left(keys, key)
         if position < len(keys) and keys[position] == key:
             return block.items[position]
-        return ABSENT
+        return self._absent(root, key)
+
+    def _absent(self, root: Root, key: bytes) -> Item:
+        return None if root.ranges.starts and root.ranges.covers(key) else ABSENT
+
+    def _used_again(self, token: int, page: Block | RawBlock) -> Block:
+        """Used again since the cache last looked: from now on a look-up is one dict access."""
+        if isinstance(page, RawBlock):
+            block = blocks.decode_data(page.payload, page.plain, checked=True)
+            self._cache.add(token, block, instead_of=page)
+        else:
+            block = page
+        self._cache.promote(token, block, self.hot)
+        return block
 
     def find(self, key: bytes) -> tuple[Item, int] | None:
         """Item and sequence of a key, or None if it is not here. Cost as of ``item``."""
-        if self.item(key) is ABSENT:
-            return None
         root = self._root
         number = bisect_right(root.first_keys, key) - 1
+        if number < 0:
+            return None
         index = self._index(root, number)
+        if not index.may_contain(hash_key(key)):
+            return None
         at = bisect_right(index.first_keys, key) - 1
-        block = next(self._blocks(number, at, at, reverse=False, keep=True))
+        block = next(self._blocks(number, index, at, at, reverse=False, keep=True))
         position = bisect_left(block.keys, key)
-        return block.items[position], block.sequence_at(position)
+        if position < len(block.keys) and block.keys[position] == key:
+            return block.items[position], block.sequence_at(position)
+        return None
 
     def covered_count(self, ranges: RangeSet) -> int:
         """At least how many entries here lie in the ranges: those of whole partitions."""
         root = self._root
         columns = zip(root.first_keys, root.last_keys, root.entry_counts, strict=True)
         return sum(count for first, last, count in columns if ranges.encloses(first, last))
+
+    def sample(self, count: int) -> list[bytes]:
+        """Up to ``count`` keys, spread over the snapshot. Cost: up to four index pages."""
+        root = self._root
+        step = -(-len(root.first_keys) // 4)
+        first_keys: list[bytes] = root.first_keys
+        if len(first_keys) < count:
+            numbers = range(0, len(first_keys), step) if first_keys else range(0)
+            first_keys = [key for number in numbers for key in self._index(root, number).first_keys]
+        return first_keys[:: -(-len(first_keys) // count)] if first_keys else []
 
     def partitions(self) -> list[Partition]:
         root = self._root
@@ -258,13 +312,18 @@ class SnapshotReader:
         ]
 
     def _blocks(
-        self, number: int, first: int, last: int, reverse: bool, keep: bool
+        self,
+        number: int,
+        index: Index,
+        first: int,
+        last: int,
+        reverse: bool,
+        keep: bool,
+        cached_only: bool = False,
     ) -> Iterator[Block]:
         """Blocks ``first`` to ``last`` of a partition. Adds to the cache only where there is room:
         one scan must not empty it."""
-        root = self._root
-        index = self._index(root, number)
-        base = root.offsets[number]
+        base = self._root.offsets[number]
         starts, pages, cache = index.starts, self._pages, self._cache
         order = range(last, first - 1, -1) if reverse else range(first, last + 1)
         window = memoryview(b"")
@@ -274,8 +333,16 @@ class SnapshotReader:
             token = self._token_base + base + start
             page = pages.get(token)
             if page is not None:
+                if type(page) is RawBlock:
+                    raw = page
+                    page = blocks.decode_data(raw.payload, raw.plain, checked=True)
+                    if keep and at == order[0]:
+                        # Where a scan begins a look-up was meant, and it may come again.
+                        cache.add(token, page, instead_of=raw)
                 yield page
                 continue
+            if cached_only:
+                raise WouldBlockError
             if start < window_start or stop > window_start + len(window):
                 # Neighbours will be wanted next: one read for several blocks.
                 if reverse:
@@ -287,13 +354,24 @@ class SnapshotReader:
                 size = window_stop - window_start
                 window = memoryview(self._file.read(base + window_start, size))
             data = window[start - window_start : stop - window_start]
-            block = self._decode_block(data, base + start)
-            if keep and cache.has_room(block.cost_bytes):
-                cache.add(token, block)
+            kept, block = self._decode_block(data, base + start)
+            if keep and cache.has_room(kept.cost_bytes):
+                cache.add(token, kept)
             yield block
 
-    def chunks(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Chunk]:
-        """Entries with ``start <= key < stop``, a block at a time."""
+    def chunks(
+        self,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        reverse: bool = False,
+        cached_only: bool = False,
+    ) -> Iterator[Chunk]:
+        """Entries with ``start <= key < stop``, a block at a time.
+
+        Raises:
+            WouldBlockError: ``cached_only``, and the next ones are not in the cache.
+        """
         root = self._root
         low = max(bisect_right(root.first_keys, start) - 1, 0)
         high = len(root.first_keys) if stop is None else bisect_left(root.first_keys, stop)
@@ -301,12 +379,12 @@ class SnapshotReader:
         for number in numbers:
             if root.last_keys[number] < start:
                 continue
-            index = self._index(root, number)
+            index = self._index(root, number, cached_only)
             first = max(bisect_right(index.first_keys, start) - 1, 0)
             last = len(index.first_keys) - 1
             if stop is not None:
                 last = bisect_left(index.first_keys, stop) - 1
-            for block in self._blocks(number, first, last, reverse, keep=True):
+            for block in self._blocks(number, index, first, last, reverse, True, cached_only):
                 keys, items = block.keys, block.items
                 if keys[0] < start or (stop is not None and keys[-1] >= stop):
                     begin = bisect_left(keys, start)
@@ -320,8 +398,9 @@ class SnapshotReader:
 
         Several blocks a chunk: merging many runs costs a step per chunk and run.
         """
-        last = len(self._index(self._root, number).first_keys) - 1
-        found = self._blocks(number, 0, last, reverse=False, keep=False)
+        index = self._index(self._root, number)
+        last = len(index.first_keys) - 1
+        found = self._blocks(number, index, 0, last, reverse=False, keep=False)
         keys: list[bytes] = []
         pairs: list[tuple[Item, int]] = []
         plain, taken_bytes = True, 0
@@ -344,13 +423,13 @@ class SnapshotReader:
 
         def pages() -> Iterator[bytes]:
             for at, stop in pairwise(starts):
-                yield self._verified(layout.DATA, base + at, stop - at)
+                yield self._verified_page(layout.DATA, base + at, stop - at)
 
-        return pages(), self._verified(layout.INDEX, base + length, root.index_lengths[number])
+        return pages(), self._verified_page(layout.INDEX, base + length, root.index_lengths[number])
 
-    def _verified(self, kind: int, offset: int, length: int) -> bytes:
+    def _verified_page(self, kind: int, offset: int, length: int) -> bytes:
         data = self._file.read(offset, length)
-        layout.decode_page(data, kind, path=self.path, salt=self.salt, offset=offset)
+        self._verified(kind, data, offset)
         return data[8:]
 
     def check(self, progress: Callable[[int], None]) -> None:
@@ -372,11 +451,10 @@ class SnapshotReader:
             payload, _ = self._read_page(layout.INDEX, base + length, root.index_lengths[number])
             index = self._decode(blocks.decode_index, payload, base + length)
             for at, start in enumerate(index.starts[:-1]):
-                block = self._load_block(base + start, index.starts[at + 1] - start)
+                _, block = self._load_block(base + start, index.starts[at + 1] - start)
                 keys = block.keys
                 ordered = all(a < b for a, b in zip([previous, *keys], keys, strict=False))
-                hashes = map(blocks.hash_key, keys)
-                filtered = all(blocks.may_contain(index.filter, value) for value in hashes)
+                filtered = all(map(index.may_contain, map(hash_key, keys)))
                 if not ordered or keys[0] != index.first_keys[at] or not filtered:
                     raise CorruptionError(
                         "keys do not agree with their order, index or filter",

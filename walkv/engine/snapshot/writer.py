@@ -9,8 +9,11 @@ Invariants:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 from walkv import limits
@@ -19,6 +22,10 @@ from walkv.engine.snapshot import blocks, layout
 from walkv.engine.vfs import FileSystem, ensure_synced
 
 _WRITE_BYTES: Final = 256 * limits.KIB
+
+_SYNC_BYTES: Final = 4 * limits.MIB
+"""A file is synced each time so much was written: one sync of all of it at the end would keep the
+disk busy for long, and with it the syncs of the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,7 @@ class SnapshotWriter:
         self._pending: list[bytes] = [self._header.encode()]
         self._pending_bytes = layout.HEADER_BYTES
         self._written_bytes = 0
+        self._synced_bytes = 0
         self._offset = layout.HEADER_BYTES
         self._encoder = layout.PageEncoder()
         self._root = blocks.Root()
@@ -80,7 +88,13 @@ class SnapshotWriter:
         self._hashes: list[int] = []
         self._partition_plain = True
 
-    def add(self, keys: list[bytes], items: list[Any], sequences: list[int], plain: bool) -> None:
+    def add(
+        self,
+        keys: Sequence[bytes],
+        items: Sequence[Any],
+        sequences: Sequence[int],
+        plain: bool,
+    ) -> None:
         """Append entries.
 
         Args:
@@ -92,19 +106,18 @@ class SnapshotWriter:
         self._items += items
         self._sequences += sequences
         self._plain = self._plain and plain
-        keys, items = self._keys, self._items
-        sizes = [len(k) for k in keys]
-        if self._plain:
-            sizes = [size + len(i) for size, i in zip(sizes, items, strict=True)]
-        else:
-            sizes = [size + _item_bytes(i) for size, i in zip(sizes, items, strict=True)]
+        item_bytes = len if self._plain else _item_bytes
+        sizes = map(operator.add, map(len, self._keys), map(item_bytes, self._items))
+        ends = list(accumulate(sizes))
         begin = filled = 0
-        for end, size in enumerate(sizes):
-            if filled and filled + size > limits.BLOCK_TARGET_BYTES:
-                self._put_block(begin, end)
-                begin, filled = end, 0
-            filled += size
-        self._keys, self._items = keys[begin:], items[begin:]
+        while ends[-1] - filled > limits.BLOCK_TARGET_BYTES:
+            # An entry that is larger than a block has one to itself.
+            end = max(bisect_right(ends, filled + limits.BLOCK_TARGET_BYTES, begin), begin + 1)
+            if end == len(ends):
+                break
+            self._put_block(begin, end)
+            begin, filled = end, ends[end - 1]
+        self._keys, self._items = self._keys[begin:], self._items[begin:]
         self._sequences = self._sequences[begin:]
         self._plain = self._plain or _is_plain(self._items)
 
@@ -195,6 +208,9 @@ class SnapshotWriter:
         self._file.write(b"".join(self._pending), self._written_bytes)
         self._written_bytes += self._pending_bytes
         self._pending, self._pending_bytes = [], 0
+        if self._written_bytes - self._synced_bytes >= _SYNC_BYTES:
+            ensure_synced(self._file.sync_data)
+            self._synced_bytes = self._written_bytes
 
     @property
     def entry_count(self) -> int:

@@ -21,6 +21,7 @@ from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.inspect import Progress, Stats, VerifyReport
 from walkv.engine.opening import start_engine
+from walkv.engine.policies import SyncPolicy, Wal, WriteBack, check_policy
 from walkv.engine.reads import NEEDS_READ
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store.async_parts import AsyncBatch, AsyncTransaction, AsyncView
@@ -38,7 +39,6 @@ from walkv.engine.store.common import (
 )
 from walkv.engine.store.sync import Store, backoff_seconds, version_check
 from walkv.engine.vfs import FileSystem
-from walkv.engine.wal import SyncPolicy, Wal, WriteBack, check_policy
 from walkv.engine.writes import Check
 from walkv.errors import ClosedError, ConflictError, StoreFailedError
 
@@ -272,11 +272,16 @@ class AsyncStore(AsyncClosing):
         key, value = as_key(key), as_value(value)
         if sync is not None:
             check_policy(sync)
-        engine = self._writer()
         if ttl_seconds is not None or expected is not ANY:
+            engine = self._writer()
             item = item_for(value, ttl_seconds, engine.now_ms)
             return await self._commit([key, item], sync, version_check(engine, key, expected))
-        if len(value) <= _INLINE_BYTES:
+        return await self._commit_one(key, value, sync)
+
+    # Hot.
+    async def _commit_one(self, key: bytes, value: bytes | None, sync: SyncChoice) -> int:
+        engine = self._writer()
+        if value is None or len(value) <= _INLINE_BYTES:
             done = engine.without_waiting(engine.append_one, key, value)
             if done is not None:
                 await self._acknowledge(done[0], sync)
@@ -289,6 +294,8 @@ class AsyncStore(AsyncClosing):
         """Remove a key; see ``Store.delete``."""
         key = as_key(key)
         check_policy(sync)
+        if expected is ANY:
+            return await self._commit_one(key, None, sync)
         check = version_check(self._writer(), key, expected)
         return await self._commit([key, None], sync, check)
 

@@ -8,8 +8,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from walkv import limits
+from walkv.engine.policies import SyncPolicy
 from walkv.engine.ranges import prefix_stop
-from walkv.engine.wal import SyncPolicy
 from walkv.errors import ConflictError, LimitError, StoreFailedError
 
 Buffer = bytes | bytearray | memoryview

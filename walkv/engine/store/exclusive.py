@@ -25,13 +25,13 @@ from walkv import limits
 from walkv.engine.catalog import ReadPoint
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
-from walkv.engine.memtable import Memtable
-from walkv.engine.reads import NEEDS_READ
+from walkv.engine.memtable import Entry, Memtable
+from walkv.engine.policies import SyncPolicy, Wal, check_policy
+from walkv.engine.reads import ENTRY_BYTES, NEEDS_READ
 from walkv.engine.store.batch import Operations
 from walkv.engine.store.common import Buffer, as_key, as_value, check_limit, key_range
 from walkv.engine.store.transaction import Overlay, Transaction
 from walkv.engine.store.view import View
-from walkv.engine.wal import SyncPolicy, Wal, check_policy
 from walkv.errors import WouldBlockError
 
 T = TypeVar("T")
@@ -105,15 +105,9 @@ class Exclusive(Operations):
         value = self._own(key) if self._written or self._wrote_range else _MISSING
         if value is not _MISSING:
             return (None, None) if value is None else (value, 0)  # type: ignore[return-value]
-        if not self._blocking and not self._in_memory(key):
-            raise WouldBlockError
-        entry = self._engine.current_entry(key)
+        engine, quick = self._engine, not self._blocking
+        entry = _small(engine.entry_in_memory(key)) if quick else engine.current_entry(key)
         return (None, None) if entry is None else (entry[1], entry[0])  # type: ignore[return-value]
-
-    def _in_memory(self, key: bytes) -> bool:
-        # What the block cache has may be let go at any moment.
-        memtable, frozen, _ = self._engine.catalog.sources
-        return key in memtable.table or any(key in each.memtable.table for each in frozen)
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """Values in the order of the keys, None where absent."""
@@ -179,6 +173,12 @@ class Exclusive(Operations):
     def take(self) -> list[Any]:
         """The operations; nothing is read or written through this object afterwards."""
         return self._take()
+
+
+def _small(entry: Entry | None) -> Entry | None:
+    if entry is not None and entry[1] is not None and len(entry[1]) > _LARGE_BYTES:
+        raise WouldBlockError
+    return entry
 
 
 def _takes_time(value: Any) -> bool:
@@ -285,14 +285,23 @@ class ExclusiveStore:
 
     def get_versioned(self, key: bytes) -> tuple[bytes, int] | tuple[None, None]:
         """Value and version of a key, or ``(None, None)``."""
-        self._may_wait()
-        entry = self._engine.entry(key)
+        engine, quick = self._engine, not self._blocking
+        entry = _small(engine.entry_in_memory(key)) if quick else engine.entry(key)
         return (None, None) if entry is None else (entry[1], entry[0])  # type: ignore[return-value]
 
     def get_many(self, keys: Iterable[bytes]) -> list[bytes | None]:
         """Values in the order of the keys, all of one moment."""
-        self._may_wait()
-        return self._engine.get_many(keys)
+        if self._blocking:
+            return self._engine.get_many(keys)
+        values, left_bytes = [], _LARGE_BYTES
+        with self._engine.commit_lock_at_once():
+            for key in keys:
+                value = self.get(key)
+                left_bytes -= ENTRY_BYTES + len(value or b"")
+                if left_bytes < 0:
+                    raise WouldBlockError
+                values.append(value)
+        return values
 
     def scan(
         self,
@@ -306,11 +315,16 @@ class ExclusiveStore:
     ) -> Iterator[Any]:
         """Entries in key order, as of the call."""
         check_limit(limit)
-        self._may_wait()
         low, high = key_range(prefix, start, stop)
         engine = self._engine
         return engine.scan(
-            engine.pin(), low, high, reverse=reverse, limit=limit, keys_only=keys_only
+            engine.pin() if self._blocking else engine.pin_at_once(),
+            low,
+            high,
+            reverse=reverse,
+            limit=limit,
+            keys_only=keys_only,
+            quick=not self._blocking,
         )
 
     def view(self) -> View:

@@ -12,6 +12,7 @@ from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.inspect import Progress, Stats, VerifyReport, stats, verify
 from walkv.engine.opening import start_engine
+from walkv.engine.policies import SyncPolicy, Wal, check_policy
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store.batch import Batch
 from walkv.engine.store.common import (
@@ -32,7 +33,6 @@ from walkv.engine.store.common import (
 from walkv.engine.store.transaction import Transaction
 from walkv.engine.store.view import View
 from walkv.engine.vfs import FileSystem
-from walkv.engine.wal import SyncPolicy, Wal, check_policy
 from walkv.errors import ConflictError
 
 T = TypeVar("T")
@@ -302,7 +302,13 @@ class Store(Closing):
         key = as_key(key)
         check_policy(sync)
         engine = self._writer()
-        return engine.commit([key, None], sync, version_check(engine, key, expected))
+        if expected is not ANY:
+            return engine.commit([key, None], sync, version_check(engine, key, expected))
+        with engine.commit_lock:
+            position, version = engine.append_one(key, None)
+        if sync is not None or position > engine.syncer.quiet_position:
+            engine.acknowledge(position, sync)
+        return version
 
     def __delitem__(self, key: Buffer) -> None:
         key = as_key(key)

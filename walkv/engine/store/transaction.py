@@ -51,9 +51,16 @@ class Overlay(ReadPoint):
         self._base = base
         self._own = own
 
-    def chunks(self, start: bytes, stop: bytes | None, *, reverse: bool = False) -> Iterator[Chunk]:
+    def chunks(
+        self,
+        start: bytes,
+        stop: bytes | None,
+        *,
+        reverse: bool = False,
+        cached_only: bool = False,
+    ) -> Iterator[Chunk]:
         own = self._own.chunks(start, stop, sequence=_ALWAYS, reverse=reverse)
-        base = self._base.chunks(start, stop, reverse=reverse)
+        base = self._base.chunks(start, stop, reverse=reverse, cached_only=cached_only)
         hidden = self._own.ranges.flat(start, stop)
         return merge([Run(own, hidden), Run(base, NO_RANGES)], reverse=reverse)
 

@@ -31,8 +31,8 @@ from langgraph.cache.base import Namespace as Labels
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from walkv.agent import AgentStore
+from walkv.engine.policies import SyncPolicy, WriteBack
 from walkv.engine.store import Store
-from walkv.engine.wal import SyncPolicy, WriteBack
 from walkv.integrations.connection import Adapter, Connection, Faces
 from walkv.integrations.langgraph.serde import Allowed, chosen, dump, load
 from walkv.namespaces import keys

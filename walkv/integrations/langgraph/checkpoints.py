@@ -37,7 +37,7 @@ import msgpack
 import xxhash
 
 from walkv import limits
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.errors import CodecError, CorruptionError, FormatError, WouldBlockError
 from walkv.namespaces.access import Access
 from walkv.namespaces.base import Declaration

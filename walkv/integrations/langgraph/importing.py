@@ -17,8 +17,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from walkv.agent import AgentStore
 from walkv.agent.namespaces import attach
+from walkv.engine.policies import WriteBack
 from walkv.engine.store import Store
-from walkv.engine.wal import WriteBack
 from walkv.errors import CodecError, FormatError
 from walkv.integrations.connection import Connection
 from walkv.integrations.langgraph.items import Items, StoredItem

@@ -43,7 +43,7 @@ from datetime import datetime, timedelta
 from itertools import chain, compress, islice
 from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
-from walkv.engine.wal import SyncPolicy, WriteBack
+from walkv.engine.policies import SyncPolicy, WriteBack
 from walkv.errors import CodecError
 from walkv.integrations.langgraph import vectors
 from walkv.integrations.langgraph.vectors import Query, Ranking, Scope, VectorIndex

@@ -34,8 +34,8 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from walkv import limits
 from walkv.agent import AgentStore
+from walkv.engine.policies import SyncPolicy, Wal
 from walkv.engine.store import Store
-from walkv.engine.wal import SyncPolicy, Wal
 from walkv.integrations.connection import Adapter, Connection, Faces
 from walkv.integrations.langgraph import serde as values
 from walkv.integrations.langgraph.checkpoints import GraphCheckpoints

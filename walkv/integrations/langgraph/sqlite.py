@@ -29,7 +29,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 
 from walkv.agent import AgentStore
 from walkv.agent.namespaces import attach
-from walkv.engine.wal import WriteBack
+from walkv.engine.policies import WriteBack
 from walkv.errors import CodecError, FormatError, LimitError
 from walkv.integrations.langgraph.checkpoints import (
     Document,

@@ -42,8 +42,8 @@ from langgraph.store.base import (
 
 from walkv import limits
 from walkv.agent import AgentStore
+from walkv.engine.policies import SyncPolicy
 from walkv.engine.store import Store
-from walkv.engine.wal import SyncPolicy
 from walkv.errors import ClosedError, ReadOnlyError, StoreFailedError
 from walkv.integrations.connection import Adapter, Connection, Faces
 from walkv.integrations.langgraph import filters

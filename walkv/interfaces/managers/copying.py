@@ -34,9 +34,9 @@ from walkv import limits
 from walkv.engine import files, manifest
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
+from walkv.engine.policies import WriteBack
 from walkv.engine.store import open
 from walkv.engine.vfs import Lock, LockHeldError, OsFileSystem
-from walkv.engine.wal import WriteBack
 from walkv.errors import CorruptionError, LockedError
 
 _BATCH_BYTES: Final = 1 * limits.MIB

@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
 from walkv.agent import AgentStore
+from walkv.engine.policies import WriteBack
 from walkv.engine.store import Store
 from walkv.engine.store.common import Closing
-from walkv.engine.wal import WriteBack
 from walkv.errors import ClosedError
 from walkv.interfaces.managers import copying
 from walkv.interfaces.managers.errors import NoSqlError

@@ -15,8 +15,8 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from walkv.agent import AgentStore, AsyncAgentStore
+from walkv.engine.policies import SyncPolicy
 from walkv.engine.store import AsyncStore, Store
-from walkv.engine.wal import SyncPolicy
 from walkv.errors import ClosedError, CodecError, StoreFailedError
 from walkv.interfaces.persistence.monitor import PerformanceMonitor, recorded
 from walkv.interfaces.persistence.protocols import BasePersistenceProvider

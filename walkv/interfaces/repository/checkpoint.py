@@ -6,7 +6,7 @@ import builtins
 from types import TracebackType
 from typing import Any, Self
 
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.errors import CodecError, StoreFailedError
 from walkv.interfaces.repository.config import StoreConfig
 from walkv.interfaces.repository.connection import Connection, Source

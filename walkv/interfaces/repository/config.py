@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from walkv import limits
-from walkv.engine.wal import SyncPolicy, Wal, WriteBack, WriteThrough, check_policy
+from walkv.engine.policies import SyncPolicy, Wal, WriteBack, WriteThrough, check_policy
 from walkv.errors import WalkvError
 
 DEFAULT_PATH: Final = "agent.walkv"

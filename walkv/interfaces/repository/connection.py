@@ -18,8 +18,8 @@ from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from walkv.agent import AgentStore, AsyncAgentStore
+from walkv.engine.policies import SyncPolicy
 from walkv.engine.store import AsyncStore, Store, open
-from walkv.engine.wal import SyncPolicy
 from walkv.errors import ClosedError
 from walkv.interfaces.repository.config import StoreConfig
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any, Generic, Self, TypeVar
 
 from walkv.agent import AsyncAgentStore
+from walkv.engine.policies import SyncPolicy
 from walkv.engine.store.common import AsyncClosing
-from walkv.engine.wal import SyncPolicy
 from walkv.interfaces.repository.config import StoreConfig
 from walkv.interfaces.repository.connection import Connection, Source
 from walkv.interfaces.repository.protocols import BaseRepository

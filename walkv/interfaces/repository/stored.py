@@ -26,7 +26,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar, cast
 from uuid import UUID
 
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.errors import CodecError, LimitError, RecordNotFoundError
 from walkv.interfaces.repository.records import children_of, parents_of
 from walkv.namespaces import registry

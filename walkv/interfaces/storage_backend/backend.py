@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, cast
 
 from walkv.agent import AgentStore, AsyncAgentStore
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.errors import CodecError, ReadOnlyError, RecordExistsError, RecordNotFoundError
 from walkv.interfaces.storage_backend import records
 from walkv.interfaces.storage_backend.connection import Connection

@@ -10,8 +10,8 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from walkv.agent import AgentStore, AsyncAgentStore
+from walkv.engine.policies import SyncPolicy
 from walkv.engine.store import AsyncStore, Store, aopen
-from walkv.engine.wal import SyncPolicy
 from walkv.errors import (
     ClosedError,
     CorruptionError,

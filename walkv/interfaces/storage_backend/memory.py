@@ -10,7 +10,7 @@ import secrets
 import time
 from typing import Any, Final
 
-from walkv.engine.wal import WriteBack
+from walkv.engine.policies import WriteBack
 from walkv.interfaces.storage_backend.backend import WalkvStorageBackend
 from walkv.namespaces.faces import CLASSES
 from walkv.testing.medium import SimulatedFile, apply_write

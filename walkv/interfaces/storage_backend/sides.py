@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any, Final, Protocol, TypeVar
 
 from walkv.agent import AgentStore
-from walkv.engine.wal import WriteBack
+from walkv.engine.policies import WriteBack
 from walkv.interfaces.storage_backend import records
 from walkv.interfaces.storage_backend.backend import WalkvStorageBackend
 from walkv.interfaces.storage_backend.errors import StorageError

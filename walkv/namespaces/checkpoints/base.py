@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import Any, ClassVar, Final, TypeVar
 
-from walkv.engine.wal import SyncPolicy, Wal
+from walkv.engine.policies import SyncPolicy, Wal
 from walkv.errors import RecordNotFoundError
 from walkv.namespaces import codec, keys
 from walkv.namespaces.access import Access

@@ -22,7 +22,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.errors import CorruptionError
 from walkv.namespaces import codec
 from walkv.namespaces.checkpoints.records import Checkpoint, CheckpointRecord

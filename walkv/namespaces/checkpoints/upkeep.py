@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.errors import RecordExistsError, RecordNotFoundError
 from walkv.namespaces import keys
 from walkv.namespaces.checkpoints.base import CheckpointRecords

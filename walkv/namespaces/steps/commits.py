@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
-from walkv.engine.wal import SyncPolicy, Wal, WriteBack
+from walkv.engine.policies import SyncPolicy, Wal, WriteBack
 from walkv.errors import CodecError, IndeterminateError, LimitError, StepFailedError, WalkvError
 from walkv.namespaces import codec
 from walkv.namespaces.executions import (

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.namespaces.executions import ExecutionLog, noting
 from walkv.namespaces.steps.claims import Claim
 from walkv.namespaces.steps.commits import ASK, RETURNED, Call, Steps
