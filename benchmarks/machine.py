@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+CAN_DROP_PAGE_CACHE = hasattr(os, "posix_fadvise")
 
 
 def describe(directory: Path) -> dict[str, str]:
@@ -23,10 +24,14 @@ def describe(directory: Path) -> dict[str, str]:
 
 
 def git_commit() -> str:
-    """The commit of the checkout, marked when files differ from it; "unknown" outside git."""
+    """The commit of the checkout, marked when its files differ from it; "unknown" outside git."""
     try:
         commit = _git("rev-parse", "HEAD")
-        return f"{commit} (modified)" if _git("status", "--porcelain") else commit
+        return (
+            f"{commit} (modified)"
+            if _git("status", "--porcelain", "--untracked-files=no")
+            else commit
+        )
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -38,7 +43,7 @@ def file_system(directory: Path) -> str:
     except OSError:
         return "unknown"
     # Format: id parent major:minor root MOUNT-POINT options... - TYPE source options.
-    # Of several mounts on one point, the last covers the others; max() keeps the first it sees.
+    # Of several mounts on one point, the last covers the others, here as there.
     types = {
         Path(before.split()[4]): after.split()[0]
         for before, _, after in (line.partition(" - ") for line in mounts)
@@ -68,6 +73,23 @@ def peak_memory_bytes() -> int:
 def allocated_bytes(directory: Path) -> int:
     """What the files under `directory` take on the medium: holes not counted, padding counted."""
     return sum(path.stat().st_blocks * 512 for path in directory.rglob("*") if path.is_file())
+
+
+def drop_page_cache(directory: Path) -> None:
+    """Asks the system to forget what it has cached of the files under `directory`.
+
+    It forgets pages that are on the medium and mapped by nobody: sync first. Where
+    `CAN_DROP_PAGE_CACHE` is false, nothing happens.
+    """
+    if not CAN_DROP_PAGE_CACHE:
+        return
+    for path in directory.rglob("*"):
+        if path.is_file():
+            file = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(file)
 
 
 def _cpu_model() -> str:

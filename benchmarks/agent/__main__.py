@@ -1,125 +1,133 @@
 """The command line: `python -m benchmarks.agent`."""
 
 import json
-import sqlite3
-from dataclasses import asdict
-from itertools import chain
+import signal
+import tempfile
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
-import walkv
-from benchmarks import machine
-from benchmarks.agent.growth import growth
-from benchmarks.agent.rows import (
-    QUICK,
-    Options,
-    Row,
-    checkpoints,
-    crowds,
-    disk,
-    reads,
-    small_writes,
-)
-
-GROWTH = [1_000, 10_000, 100_000, 1_000_000]
-PARTS = ("writes", "crowds", "reads", "checkpoints", "disk", "growth")
+from benchmarks import machine, resources
+from benchmarks.agent import report
+from benchmarks.agent.options import QUICK, Options
+from benchmarks.agent.parts import PARTS
+from benchmarks.agent.runner import Runner
+from benchmarks.agent.sides import NAMES
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--quick", is_flag=True, help="Everything tiny: shows that it runs, not how fast.")
-@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this part.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--part",
+    "part_names",
+    multiple=True,
+    type=click.Choice(list(PARTS)),
+    help="Only this part; repeatable.",
+)
+@click.option(
+    "--side",
+    "side_names",
+    multiple=True,
+    type=click.Choice(NAMES),
+    help="Only this one; repeatable.",
+)
+@click.option(
+    "--repetitions",
+    type=click.IntRange(1),
+    help="Processes per side and part, interleaved.  "
+    f"[default: {Options.repetitions}; with --quick {QUICK.repetitions}]",
+)
+@click.option("--seed", type=click.IntRange(0), default=Options.seed, show_default=True)
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     default=".",
-    help="Where the stores go: a real disk.  [default: here]",
+    help="Where a temporary directory for the stores is made: a real disk.  [default: here]",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write results there.")
+@click.option(
+    "--timeout-seconds",
+    type=click.FloatRange(1),
+    default=1_800.0,
+    show_default=True,
+    help="Limit for one process of one side.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the results to this file, as JSON.",
+)
+@click.option(
+    "--markdown",
+    "markdown_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the results to this file, as Markdown.",
+)
 def main(
-    quick: bool, parts: tuple[str, ...], seed: int, directory: Path, json_path: Path | None
+    *,
+    quick: bool,
+    part_names: tuple[str, ...],
+    side_names: tuple[str, ...],
+    repetitions: int | None,
+    seed: int,
+    directory: Path,
+    timeout_seconds: float,
+    json_path: Path | None,
+    markdown_path: Path | None,
 ) -> None:
-    """What an agent does to its store: walkv against SQLite (WAL, JSON columns, proper indexes).
+    """What an agent does to its store, on walkv and on what else it could use.
 
-    Both sides in one process, in turn; medians of rounds; the same guarantee on both.
+    From threads: SQLite as a careful program uses it (WAL, JSON columns, an index for every
+    look-up). Awaited: the SQLiteSession of the OpenAI Agents SDK, and AgentFS. The guarantee of a
+    row is the same on every side. Packages that are not installed are named and left out. The
+    tables go to stdout, progress to stderr. The exit status is 1 if a side failed.
     """
-    options = QUICK if quick else Options(seed=seed)
-    wanted = parts or PARTS
+    # Whoever ends the run, its stores are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    options = replace(QUICK if quick else Options(), seed=seed)
+    if repetitions is not None:
+        options = replace(options, repetitions=repetitions)
+    parts = [PARTS[name] for name in part_names or PARTS]
+    taking_part = {side for part in parts for side in part.sides}
+    if side_names and not taking_part & set(side_names):
+        raise click.UsageError(
+            f"none of the sides takes part there; those that do: {', '.join(sorted(taking_part))}"
+        )
+    facts: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": machine.git_commit(),
+        "machine": machine.describe(directory),
+        "options": {**asdict(options), "quick": quick},
+    }
     console = Console(stderr=True)
-    rows: list[Row] = []
-    with console.status("") as status:
+    with (
+        tempfile.TemporaryDirectory(prefix=".benchmarks-agent-", dir=directory) as root,
+        console.status("") as status,
+    ):
+        # Absolute: the stores are opened by other processes.
+        place = Path(root).resolve()
+        environment, facts["syncs"] = resources.counting_environment(place)
+        outcome = Runner(
+            side_names or NAMES, parts, options, place, environment, timeout_seconds, status.update
+        ).run()
 
-        def tell(text: str) -> None:
-            status.update(text)
-
-        made = chain(
-            small_writes(directory, options) if "writes" in wanted else (),
-            crowds(directory, options) if "crowds" in wanted else (),
-            reads(directory, options, tell) if "reads" in wanted else (),
-            checkpoints(directory, options, tell) if "checkpoints" in wanted else (),
-        )
-        for row in made:
-            rows.append(row)
-            tell(row.name)
-        tell("disk")
-        sizes = disk(directory, options) if "disk" in wanted else {}
-        tell("growth")
-        grown = []
-        if "growth" in wanted:
-            grown = growth(directory, GROWTH[: 1 if quick else None], options.calls)
-    facts = {**machine.describe(directory), "sqlite": sqlite3.sqlite_version}
-    facts |= {"walkv": walkv.__version__, "commit": machine.git_commit(), "seed": str(options.seed)}
-    if rows:
-        click.echo(_markdown(rows))
-    if sizes:
-        click.echo(
-            f"\n{options.checkpoint_steps} checkpoints of a conversation growing to "
-            f"{options.checkpoint_bytes:,} bytes: walkv {sizes['walkv']:,} bytes, SQLite "
-            f"{sizes['sqlite']:,}"
-        )
-    if grown:
-        click.echo("\n" + _grown(grown))
-    click.echo("\n" + ", ".join(f"{name} {value}" for name, value in facts.items()))
+    facts |= {"sides": outcome.sides, "unavailable": outcome.unavailable}
+    facts |= {"errors": outcome.errors}
+    text = report.to_markdown(outcome, facts)
+    click.echo(text)
+    if markdown_path is not None:
+        markdown_path.write_text(f"{text}\n")
     if json_path is not None:
-        result = {"facts": facts, "rows": [asdict(row) for row in rows]}
-        json_path.write_text(json.dumps({**result, "disk_bytes": sizes, "growth": grown}, indent=1))
+        rows = [row.to_json() for row in outcome.rows]
+        result = {"facts": facts, "rows": rows, "resources": outcome.resources}
+        json_path.write_text(json.dumps(result, indent=1) + "\n")
+    if outcome.errors:
+        raise SystemExit(1)
 
 
-def _markdown(rows: list[Row]) -> str:
-    table = Table(box=box.MARKDOWN)
-    for heading in ("what, us", "guarantee", "walkv", "SQLite", "SQLite / walkv"):
-        table.add_column(
-            heading, justify="left" if heading[0] in "wg" and heading != "walkv" else "right"
-        )
-    for row in rows:
-        table.add_row(
-            row.name,
-            row.guarantee,
-            f"{row.median('walkv'):,.1f}",
-            f"{row.median('sqlite'):,.1f}",
-            f"{row.ratio:.1f}x",
-        )
-    return _text(table)
-
-
-def _grown(grown: list[dict[str, float]]) -> str:
-    table = Table(box=box.MARKDOWN)
-    for heading in grown[0]:
-        table.add_column(heading, justify="right")
-    for found in grown:
-        table.add_row(*(f"{value:,.0f}" for value in found.values()))
-    return _text(table)
-
-
-def _text(table: Table) -> str:
-    console = Console(width=160)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get().rstrip()
-
-
-main()
+if __name__ == "__main__":
+    main()

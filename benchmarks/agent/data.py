@@ -33,6 +33,14 @@ def message(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def item(rng: random.Random) -> dict[str, Any]:
+    """A message as models are given it, of some 300 bytes."""
+    return {
+        "role": rng.choice(("user", "assistant")),
+        "content": text(rng, rng.randrange(100, 500)),
+    }
+
+
 def state(rng: random.Random, size_bytes: int, step: int = 0) -> dict[str, Any]:
     """A conversation's state of about that size."""
     each = min(1000, size_bytes // 2)

@@ -1,28 +1,38 @@
 """The work on an `AgentStore`."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import walkv
+from benchmarks.agent.sides import Append, Guarantee
 
-POLICIES = {"durable": walkv.Wal(), "process": walkv.WriteBack()}
+POLICIES: dict[Guarantee, walkv.Wal | walkv.WriteBack] = {
+    "durable": walkv.Wal(),
+    "process": walkv.WriteBack(),
+}
 
 
 class WalkvSide:
     """An agent's store; `guarantee` is what every commit survives."""
 
-    def __init__(self, directory: Path, guarantee: str) -> None:
+    configuration: ClassVar[str] = (
+        "AgentStore, the same policy for every namespace; durable: Wal(); process: WriteBack(); "
+        "one store for all threads"
+    )
+
+    def __init__(self, directory: Path, guarantee: Guarantee) -> None:
         policy = POLICIES[guarantee]
         names = ("sessions", "messages", "checkpoints", "executions")
         self.path = directory / "agent.walkv"
         self.agent = walkv.AgentStore(self.path, sync=policy, policies=dict.fromkeys(names, policy))
 
-    def worker(self) -> "WalkvSide":
-        """The same store, for another thread: nothing else is needed."""
-        return self
+    @staticmethod
+    def version() -> str:
+        return walkv.__version__
 
-    def leave(self) -> None:
-        """A worker is done."""
+    def appender(self) -> Append:
+        """The same for every thread."""
+        return self.append
 
     def fill_messages(self, session_id: str, messages: list[dict[str, Any]]) -> None:
         """Many messages of one session, as bulk."""
@@ -57,6 +67,10 @@ class WalkvSide:
         assert found is not None
         return found.data
 
+    def checkpoints(self, thread_id: str, limit: int) -> int:
+        """The newest states with their metadata; returns how many there were."""
+        return len(self.agent.checkpoints.list(thread_id, limit))
+
     def fill_executions(self, executions: list[dict[str, Any]]) -> None:
         """Many executions, as bulk."""
         for at in range(0, len(executions), 500):
@@ -71,6 +85,10 @@ class WalkvSide:
     def list_executions(self, role: str, status: str, limit: int) -> int:
         """The newest of a role and status; returns how many there were."""
         return len(self.agent.executions.list_by_role(role, status, limit))  # type: ignore[arg-type]
+
+    def compact(self) -> None:
+        """Make one snapshot of the store."""
+        self.agent.store.compact()
 
     def close(self) -> None:
         """Close the store."""

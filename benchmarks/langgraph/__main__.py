@@ -1,183 +1,190 @@
 """The command line: `python -m benchmarks.langgraph`."""
 
 import json
-import sqlite3
+import signal
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
-from itertools import chain
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import click
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 import walkv
-from benchmarks import machine
-from benchmarks.langgraph.crowds import crowds
-from benchmarks.langgraph.growth import growth
-from benchmarks.langgraph.plot import plot
-from benchmarks.langgraph.rows import QUICK, Options, Row, Tell
-from benchmarks.langgraph.sides import default_synchronous
-from benchmarks.langgraph.thread import reads, turns
-from benchmarks.langgraph.upkeep import Size, copies, space
+from benchmarks import machine, resources
+from benchmarks.comparison import LEGEND, Row, bullets, losses, resources_table, table
+from benchmarks.engines import SUBJECT
+from benchmarks.langgraph.options import CEILING, NAMES, PARTS, QUICK, Options
+from benchmarks.langgraph.runner import Outcome, run
 
-PARTS = ("growth", "turns", "reads", "crowds", "copy", "space")
+PACKAGES = ("langgraph", "langgraph-checkpoint", "langgraph-checkpoint-sqlite")
+PLOTTED = "growth"
+
+Draw = Callable[[Sequence[Row], Options, Path], None]
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("--quick", is_flag=True, help="Everything tiny: shows that it runs, not how fast.")
-@click.option("--part", "parts", multiple=True, type=click.Choice(PARTS), help="Only this part.")
-@click.option("--seed", type=int, default=1, show_default=True)
+@click.option(
+    "--part",
+    "part_names",
+    multiple=True,
+    type=click.Choice(list(PARTS)),
+    help="Only this part; repeatable.",
+)
+@click.option(
+    "--repetitions",
+    type=click.IntRange(1),
+    help="Processes per side and part, interleaved; sizes are taken once.  "
+    f"[default: {Options.repetitions}; with --quick {QUICK.repetitions}]",
+)
+@click.option("--seed", type=click.IntRange(0), default=Options.seed, show_default=True)
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     default=".",
-    help="Where the stores go: a real disk.  [default: here]",
+    help="Where a temporary directory for the stores is made: a real disk.  [default: here]",
 )
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write results there.")
-@click.option("--plot", "plot_path", type=click.Path(path_type=Path), help="Draw growth there.")
+@click.option(
+    "--timeout-seconds",
+    type=click.FloatRange(1),
+    default=1_800.0,
+    show_default=True,
+    help="Limit for one process of one side.",
+)
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the results to this file, as JSON.",
+)
+@click.option(
+    "--markdown",
+    "markdown_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write the results to this file, as Markdown.",
+)
+@click.option(
+    "--plot",
+    "plot_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help=f"Draw the part {PLOTTED} into this file; its ending says the format.",
+)
 def main(
+    *,
     quick: bool,
-    parts: tuple[str, ...],
+    part_names: tuple[str, ...],
+    repetitions: int | None,
     seed: int,
     directory: Path,
+    timeout_seconds: float,
     json_path: Path | None,
+    markdown_path: Path | None,
     plot_path: Path | None,
 ) -> None:
     """What a LangGraph agent does to its checkpointer: WalkvSaver, the SQLite savers, memory.
 
-    All in one process, in turn; medians of rounds; the same guarantee on both disks.
+    The guarantee of a row is the same on both disks; memory keeps nothing and is the ceiling. The
+    tables go to stdout, progress to stderr. The exit status is 1 if a side failed.
     """
-    wanted = parts or PARTS
-    if plot_path is not None and "growth" not in wanted:
-        raise click.UsageError("--plot draws the part growth")
+    # Whoever ends the run, its stores are removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    parts = [PARTS[name] for name in part_names or PARTS]
+    versions = _versions()
+    draw = None if plot_path is None else _plotting(plot_path)
+    if draw and PARTS[PLOTTED] not in parts:
+        raise click.UsageError(f"--plot draws the part {PLOTTED}: add --part {PLOTTED}")
     options = replace(QUICK if quick else Options(), seed=seed)
-    with Console(stderr=True).status("") as status:
-        result = Result(directory, options, wanted, status.update)
-    facts = {**machine.describe(directory), **_versions(directory), "seed": str(seed)}
-    click.echo("\n\n".join([*result.tables(), ", ".join(f"{k} {v}" for k, v in facts.items())]))
-    if json_path is not None:
-        json_path.write_text(json.dumps({"facts": facts, **result.plain()}, indent=1))
-    if plot_path is not None:
-        plot(result.grown, plot_path)
-
-
-class Result:
-    """What one run finds."""
-
-    def __init__(
-        self, directory: Path, options: Options, wanted: Sequence[str], tell: Tell
-    ) -> None:
-        self.grown = growth(directory, options, tell) if "growth" in wanted else {}
-        self.rows = list(self._rows(directory, options, wanted, tell))
-        self.sizes: list[Size] = []
-        if "copy" in wanted:
-            row, sizes = copies(directory, options, tell)
-            self.rows.append(row)
-            self.sizes += sizes
-        if "space" in wanted:
-            self.sizes += space(directory, options, tell)
-
-    @staticmethod
-    def _rows(
-        directory: Path, options: Options, wanted: Sequence[str], tell: Tell
-    ) -> Iterator[Row]:
-        made = {"turns": turns, "reads": reads, "crowds": crowds}
-        return chain.from_iterable(
-            part(directory, options, tell) for name, part in made.items() if name in wanted
-        )
-
-    def tables(self) -> list[str]:
-        """In Markdown."""
-        made = []
-        if self.rows:
-            made.append(_table(ROW_HEADINGS, map(_row_cells, self.rows)))
-        if self.grown:
-            cells = _size_cells(chain(*self.grown.values()))
-            rows = [
-                [*each, *_a_turn(*of)] for each, of in zip(cells, self.grown.items(), strict=True)
-            ]
-            made.append(_table((*SIZE_HEADINGS, "walkv, a turn", "SQLite, a turn"), rows))
-        if self.sizes:
-            made.append(_table(SIZE_HEADINGS, _size_cells(self.sizes)))
-        return made
-
-    def plain(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
-            "rows": [asdict(row) for row in self.rows],
-            "growth": {
-                turns: [asdict(size) for size in sizes] for turns, sizes in self.grown.items()
-            },
-            "sizes": [asdict(size) for size in self.sizes],
-        }
-
-
-ROW_HEADINGS = ("what", "guarantee", "unit", "walkv", "SQLite", "memory", "walkv against SQLite")
-SIZE_HEADINGS = ("bytes on disk", "walkv", "compacted", "SQLite", "after VACUUM", "SQLite / walkv")
-
-
-def _row_cells(row: Row) -> list[str]:
-    figures = [row.median(side) for side in ("walkv", "sqlite", "memory")]
-    cells = ["-" if each is None else _figure(each) for each in figures]
-    factor = row.factor
-    verdict = f"{_figure(factor)}x better" if factor >= 1 else f"{_figure(1 / factor)}x worse"
-    return [row.name, row.guarantee, row.unit, *cells, verdict]
-
-
-def _size_cells(sizes: Iterable[Size]) -> Iterator[list[str]]:
-    by_what: dict[str, dict[str, Size]] = {}
-    for size in sizes:
-        by_what.setdefault(size.what, {})[size.side] = size
-    for what, found in by_what.items():
-        cells = [what]
-        for side in ("walkv", "sqlite"):
-            figures = found.get(side)
-            cells.append(f"{figures.closed_bytes:,}" if figures else "-")
-            cells.append(f"{figures.reclaimed_bytes:,}" if figures else "-")
-        both = len(found) == 2
-        ratio = found["sqlite"].closed_bytes / found["walkv"].closed_bytes if both else None
-        yield [*cells, "-" if ratio is None else f"{_figure(ratio)}x"]
-
-
-def _a_turn(turns: int, sizes: list[Size]) -> list[str]:
-    found = {size.side: f"{size.closed_bytes / turns:,.0f}" for size in sizes}
-    return [found.get(side, "-") for side in ("walkv", "sqlite")]
-
-
-def _figure(value: float) -> str:
-    decimals = 0 if value >= 100 else 1 if value >= 10 else 2 if value >= 1 else 3
-    return f"{value:,.{decimals}f}"
-
-
-def _table(headings: Sequence[str], rows: Iterable[list[str]]) -> str:
-    table = Table(box=box.MARKDOWN)
-    words = ("what", "guarantee", "unit", "bytes on disk")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in words else "right", no_wrap=True)
-    for row in rows:
-        table.add_row(*row)
-    console = Console(width=200)
-    with console.capture() as captured:
-        console.print(table)
-    return captured.get().strip()
-
-
-def _versions(directory: Path) -> dict[str, str]:
-    with tempfile.TemporaryDirectory(dir=directory) as place:
-        synchronous = default_synchronous(Path(place))
-    packages = ("langgraph", "langgraph-checkpoint", "langgraph-checkpoint-sqlite")
-    return {
-        **{name: version(name) for name in packages},
-        "sqlite": sqlite3.sqlite_version,
-        "sqlite_synchronous_by_default": synchronous,
-        "walkv": walkv.__version__,
+    if repetitions is not None:
+        options = replace(options, repetitions=repetitions)
+    facts: dict[str, Any] = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": machine.git_commit(),
+        "machine": machine.describe(directory),
+        "options": {**asdict(options), "quick": quick},
+    }
+    with (
+        tempfile.TemporaryDirectory(prefix=".benchmarks-langgraph-", dir=directory) as root,
+        Console(stderr=True).status("") as status,
+    ):
+        # Absolute: the stores are opened by other processes.
+        place = Path(root).resolve()
+        facts["versions"] = {**versions, **_sqlite(place)}
+        environment, facts["syncs"] = resources.counting_environment(place)
+        outcome = run(parts, options, place, environment, timeout_seconds, status.update)
+    text = _markdown(outcome, facts)
+    click.echo(text)
+    if markdown_path is not None:
+        markdown_path.write_text(f"{text}\n")
+    if json_path is not None:
+        rows = [row.to_json() for row in outcome.rows]
+        result = {"facts": facts, "rows": rows, "resources": outcome.resources}
+        json_path.write_text(json.dumps({**result, "errors": outcome.errors}, indent=1) + "\n")
+    if outcome.errors:
+        raise SystemExit(1)
+    if draw and plot_path is not None:
+        draw(outcome.rows, options, plot_path)
+
+
+def _versions() -> dict[str, str]:
+    try:
+        found = {name: version(name) for name in PACKAGES}
+    except PackageNotFoundError as error:
+        raise click.ClickException(
+            f"{error.name} is not installed; pip install {' '.join(PACKAGES)}"
+        ) from error
+    return {"walkv": walkv.__version__, **found}
+
+
+def _plotting(path: Path) -> Draw:
+    """What draws into `path`: that it cannot is said before anything is measured."""
+    try:
+        from benchmarks.langgraph import plot
+    except ImportError as error:
+        raise click.ClickException(f"--plot: pip install matplotlib ({error})") from error
+    if path.suffix.removeprefix(".") not in plot.formats():
+        raise click.UsageError(f"--plot: the name ends in none of {', '.join(plot.formats())}")
+    return plot.plot
+
+
+def _sqlite(directory: Path) -> dict[str, str]:
+    import sqlite3
+
+    from benchmarks.langgraph.sides import default_synchronous
+
+    return {
+        "SQLite": sqlite3.sqlite_version,
+        "synchronous of SqliteSaver by default": default_synchronous(directory),
     }
 
 
-main()
+def _markdown(outcome: Outcome, facts: Mapping[str, Any]) -> str:
+    peers = [side for side in NAMES if side not in (SUBJECT, CEILING)]
+    notes = [
+        f"error in {part} of {side}: {error}"
+        for part, errors in outcome.errors.items()
+        for side, error in errors.items()
+    ]
+    for title in ("versions", "machine", "options"):
+        shown = (f"{name.replace('_', ' ')} {value}" for name, value in facts[title].items())
+        notes.append(f"{title}: {', '.join(shown)}")
+    notes.append(f"syncs {facts['syncs']}")
+    notes.append(f"commit {facts['commit']}, {facts['date']}")
+    sections = (
+        f"{LEGEND} Memory keeps nothing: it is the ceiling, and no loss to it is marked.",
+        table(outcome.rows, NAMES, ceilings=[CEILING]),
+        f"## Where {SUBJECT} loses",
+        bullets(losses(outcome.rows, peers)),
+        "## What the process of a part used",
+        resources_table(outcome.resources),
+        "## How it was run",
+        bullets(notes),
+    )
+    return "\n\n".join(sections)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,22 +1,26 @@
 """Many conversations at once, in asyncio, on one saver."""
 
 import asyncio
-import tempfile
+import gc
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
+from langchain_core.messages import BaseMessage
+
+from benchmarks.collector import freeze
 from benchmarks.langgraph import data
-from benchmarks.langgraph.rows import Options, Row, Tell, in_turn
-from benchmarks.langgraph.sides import SIDES, Saver
+from benchmarks.langgraph.options import Measured, Options
+from benchmarks.langgraph.sides import GUARANTEES, SIDES, Saver
 
-Crowd = Callable[[Saver, Options], Awaitable[float]]
+Said = Sequence[BaseMessage]
+Crowd = Callable[[Saver, Said, Options], Awaitable[float]]
 
 
-def crowds(directory: Path, options: Options, tell: Tell) -> Iterator[Row]:
+def crowds(side: str, directory: Path, options: Options) -> Iterator[Measured]:
     """Steps a second of all conversations together."""
     count = options.conversations
-    crowd: dict[str, Crowd] = {
+    crowd_by_name: dict[str, Crowd] = {
         f"{count} conversations, put_writes and put": _steps(0),
         f"{count} of {options.earlier_messages} messages, put_writes and put": _steps(
             options.earlier_messages
@@ -24,56 +28,63 @@ def crowds(directory: Path, options: Options, tell: Tell) -> Iterator[Row]:
         f'{count} conversations, ainvoke, durability="async"': _turns("async"),
         f'{count} conversations, ainvoke, durability="sync"': _turns("sync"),
     }
-    for name, run in crowd.items():
-        for guarantee in ("durable", "process"):
+    # As many as the talkative need: a question and an answer each time, or what was said earlier, a
+    # first message, and the others.
+    each = options.conversation_messages
+    each = max(2 * each, options.earlier_messages + 1 + each)
+    said = data.messages(options.seed, options.message_bytes, count * each)
+    for number, (name, crowd) in enumerate(crowd_by_name.items()):
+        for guarantee in GUARANTEES:
+            where = directory / f"{number}-{guarantee}"
+            where.mkdir()
+            freeze()
+            elapsed_seconds = asyncio.run(_seconds(side, where, guarantee, crowd, said, options))
+            rate = count * options.conversation_messages / elapsed_seconds
+            yield name, guarantee, "steps/s", rate
 
-            def rate(side: str, run: Crowd = run, guarantee: str = guarantee) -> float:
-                tell(f"crowds, {guarantee}: {side}")
-                with tempfile.TemporaryDirectory(dir=directory) as place:
-                    return asyncio.run(_rate(side, Path(place), guarantee, run, options))
 
-            yield Row(name, guarantee, "steps/s", in_turn(list(SIDES), options.rounds, rate))
-
-
-async def _rate(
-    side: str, directory: Path, guarantee: str, crowd: Crowd, options: Options
+async def _seconds(
+    side: str, directory: Path, guarantee: str, crowd: Crowd, said: Said, options: Options
 ) -> float:
     async with SIDES[side].asaver(directory, guarantee) as saver:
-        seconds = await crowd(saver, options)
-    return options.conversations * options.conversation_messages / seconds
+        return await crowd(saver, said, options)
 
 
 def _steps(earlier_messages: int) -> Crowd:
-    async def steps(saver: Saver, options: Options) -> float:
+    async def steps(saver: Saver, said: Said, options: Options) -> float:
         """Seconds of all steps, each a write and a checkpoint with a message more."""
-        said = data.messages(options.seed, options.message_bytes)
+        following = iter(said)
         talks = [data.Steps(saver, f"t{number}") for number in range(options.conversations)]
         for talk in talks:
-            await talk.abegin(next(said), [next(said) for _ in range(earlier_messages)])
+            earlier = [next(following) for _ in range(earlier_messages)]
+            await talk.abegin(next(following), earlier)
 
         async def go_on(talk: data.Steps) -> None:
             for _ in range(options.conversation_messages):
-                await talk.astep(next(said))
+                await talk.astep(next(following))
 
-        begin = time.perf_counter()
-        await asyncio.gather(*map(go_on, talks))
-        return time.perf_counter() - begin
+        return await _together(map(go_on, talks))
 
     return steps
 
 
 def _turns(durability: str) -> Crowd:
-    async def turns(saver: Saver, options: Options) -> float:
+    async def turns(saver: Saver, said: Said, options: Options) -> float:
         """Seconds of all turns of a graph, each a message and its answer."""
-        said = data.messages(options.seed, options.message_bytes)
-        graph = data.Talk(saver, said, tasks=True)
+        graph = data.Talk(saver, iter(said), tasks=True)
 
         async def go_on(number: int) -> None:
             for _ in range(options.conversation_messages):
                 await graph.aturn(f"t{number}", durability)
 
-        begin = time.perf_counter()
-        await asyncio.gather(*map(go_on, range(options.conversations)))
-        return time.perf_counter() - begin
+        return await _together(map(go_on, range(options.conversations)))
 
     return turns
+
+
+async def _together(conversations: Iterator[Awaitable[None]]) -> float:
+    """Seconds that they take, all at once."""
+    gc.collect()
+    begin = time.perf_counter()
+    await asyncio.gather(*conversations)
+    return time.perf_counter() - begin

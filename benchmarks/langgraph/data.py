@@ -16,17 +16,19 @@ from langgraph.graph.message import add_messages
 VOCABULARY = 5_000
 
 
-def messages(seed: int, size_bytes: int) -> Iterator[BaseMessage]:
-    """A human's and an assistant's messages in turn, without end: made-up words, ids of UUIDs."""
+def messages(seed: int, size_bytes: int, count: int) -> list[BaseMessage]:
+    """A human's and an assistant's messages in turn: made-up words, ids of UUIDs."""
     rng = random.Random(seed)
     words = [
         "".join(rng.choices(string.ascii_lowercase, k=rng.randint(2, 10)))
         for _ in range(VOCABULARY)
     ]
-    while True:
-        for kind in (HumanMessage, AIMessage):
-            text = " ".join(rng.choices(words, k=size_bytes // 3 + 1))[:size_bytes]
-            yield kind(text, id=str(uuid.UUID(int=rng.getrandbits(128), version=4)))
+    made: list[BaseMessage] = []
+    for number in range(count):
+        kind = AIMessage if number % 2 else HumanMessage
+        text = " ".join(rng.choices(words, k=size_bytes // 3 + 1))[:size_bytes]
+        made.append(kind(text, id=str(uuid.UUID(int=rng.getrandbits(128), version=4))))
+    return made
 
 
 class State(TypedDict):

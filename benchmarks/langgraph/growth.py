@@ -1,30 +1,26 @@
-"""Bytes on disk as a thread grows."""
+"""What a thread takes on disk as it grows."""
 
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchmarks.langgraph import data
-from benchmarks.langgraph.rows import Options, Tell
+from benchmarks.langgraph.options import Measured, Options, of_turns
 from benchmarks.langgraph.sides import ON_DISK
 from benchmarks.langgraph.thread import THREAD
-from benchmarks.langgraph.upkeep import Size, measured
+from benchmarks.langgraph.upkeep import sizes
 
 
-def growth(directory: Path, options: Options, tell: Tell) -> dict[int, list[Size]]:
-    """The size of a thread after so many turns, closed, by turns."""
-    found: dict[int, list[Size]] = {}
-    for side, disk in ON_DISK.items():
-        said = data.messages(options.seed, options.message_bytes)
-        done = 0
-        with tempfile.TemporaryDirectory(dir=directory) as place:
-            where = Path(place) / side
-            where.mkdir()
-            for turns in options.growth_turns[side]:
-                tell(f"growth to {turns:,} turns: {side}")
-                with disk.saver(where, "process") as saver:
-                    graph = data.Talk(saver, said)
-                    for _ in range(turns - done):
-                        graph.turn(THREAD, "async")
-                done = turns
-                found.setdefault(turns, []).append(measured(f"{turns:,} turns", side, where))
-    return found
+def growth(side: str, directory: Path, options: Options) -> Iterator[Measured]:
+    """The size of a thread after so many turns, closed."""
+    lengths = options.growth_turns[side]
+    said = iter(data.messages(options.seed, options.message_bytes, 2 * max(lengths)))
+    where = directory / "store"
+    where.mkdir()
+    done = 0
+    for turns in lengths:
+        with ON_DISK[side].saver(where, "process") as saver:
+            graph = data.Talk(saver, said)
+            for _ in range(turns - done):
+                graph.turn(THREAD, "async")
+        done = turns
+        yield from sizes(of_turns(turns), side, where)

@@ -1,9 +1,16 @@
 """A picture of the growth of a thread on disk."""
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from benchmarks.langgraph.upkeep import Size
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from benchmarks.comparison import Row
+from benchmarks.langgraph.options import Options, of_turns, size_names
 
 LOOKS: dict[str, dict[str, Any]] = {
     "sqlite": {"label": "SqliteSaver", "color": "#b3552e", "marker": "s"},
@@ -11,12 +18,14 @@ LOOKS: dict[str, dict[str, Any]] = {
 }
 
 
-def plot(grown: dict[int, list[Size]], path: Path) -> None:
-    """Write it, in the format that the name says. Needs matplotlib (extra `bench`)."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+def formats() -> list[str]:
+    """The endings of file names that say a format."""
+    return sorted(Figure().canvas.get_supported_filetypes())
 
+
+def plot(rows: Iterable[Row], options: Options, path: Path) -> None:
+    """Write it, in the format that the name says."""
+    by_name = {row.name: row for row in rows}
     mpl.rcParams.update({"svg.hashsalt": "walkv", "font.size": 10})
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
@@ -25,13 +34,12 @@ def plot(grown: dict[int, list[Size]], path: Path) -> None:
     axes.set_title("What one LangGraph thread takes on disk", loc="left", fontsize=11)
     for side, looks in LOOKS.items():
         points = [
-            (turns, size.closed_bytes)
-            for turns, sizes in sorted(grown.items())
-            for size in sizes
-            if size.side == side
+            (turns, size_bytes)
+            for turns in options.growth_turns[side]
+            if (row := by_name.get(size_names(of_turns(turns))[0]))
+            and (size_bytes := row.median(side))
         ]
-        turns, sizes_bytes = zip(*points, strict=True)
-        axes.plot(turns, sizes_bytes, linewidth=2, markersize=5, **looks)
+        axes.plot(*zip(*points, strict=True), linewidth=2, markersize=5, **looks)
         for at in points:
             axes.annotate(
                 _readable(at[1]),
@@ -42,7 +50,7 @@ def plot(grown: dict[int, list[Size]], path: Path) -> None:
                 fontsize=9,
                 color=looks["color"],
             )
-    axes.xaxis.set_major_locator(FixedLocator(sorted(grown)))
+    axes.xaxis.set_major_locator(FixedLocator(sorted({*chain(*options.growth_turns.values())})))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _readable(value, digits=0)))

@@ -16,10 +16,11 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 
 import walkv
-from walkv.engine.wal import SyncPolicy
+from walkv.engine.policies import SyncPolicy
 from walkv.integrations.langgraph import WalkvSaver
 
 Saver = BaseCheckpointSaver[Any]
+GUARANTEES = ("durable", "process")
 
 
 class WalkvSide:
@@ -126,11 +127,6 @@ class MemorySide:
 Disk = WalkvSide | SqliteSide
 ON_DISK: dict[str, Disk] = {"walkv": WalkvSide(), "sqlite": SqliteSide()}
 SIDES: dict[str, Disk | MemorySide] = {**ON_DISK, "memory": MemorySide()}
-
-
-def size_bytes(directory: Path) -> int:
-    """Of all files in a directory."""
-    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
 def default_synchronous(directory: Path) -> str:

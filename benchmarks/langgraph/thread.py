@@ -1,107 +1,67 @@
 """One long thread: what its turns take, and reading it."""
 
-import json
 import random
 import statistics
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from langchain_core.messages import BaseMessage
+
+from benchmarks.collector import freeze
 from benchmarks.langgraph import data
-from benchmarks.langgraph.rows import Options, Row, Tell, in_turn
-from benchmarks.langgraph.sides import ON_DISK, SIDES, Saver
-from benchmarks.machine import REPOSITORY
+from benchmarks.langgraph.options import Measured, Options
+from benchmarks.langgraph.sides import GUARANTEES, ON_DISK, SIDES, Saver
+from benchmarks.langgraph.timing import elapsed_ms, median_ms
+from benchmarks.processes import run_job
 
 THREAD = "t"
 
 
-def talk(saver: Saver, options: Options, durability: str) -> list[float]:
-    """Milliseconds of each turn of a conversation."""
-    graph = data.Talk(saver, data.messages(options.seed, options.message_bytes))
-    return [_ms(lambda: graph.turn(THREAD, durability)) for _ in range(options.turns)]
-
-
-def turns(directory: Path, options: Options, tell: Tell) -> Iterator[Row]:
+def turns(side: str, directory: Path, options: Options) -> Iterator[Measured]:
     """A turn of a long conversation, and all of it, as LangGraph and the disk acknowledge it."""
-    for guarantee in ("durable", "process"):
+    said = _said(options)
+    for guarantee in GUARANTEES:
         for durability in ("async", "sync"):
-            last: dict[str, list[float]] = {side: [] for side in SIDES}
-
-            def whole(
-                side: str,
-                guarantee: str = guarantee,
-                durability: str = durability,
-                last: dict[str, list[float]] = last,
-            ) -> float:
-                tell(f"turns, {durability}, {guarantee}: {side}")
-                with (
-                    tempfile.TemporaryDirectory(dir=directory) as place,
-                    SIDES[side].saver(Path(place), guarantee) as saver,
-                ):
-                    took = talk(saver, options, durability)
-                last[side].append(statistics.median(took[-options.last_turns :]))
-                return sum(took) / 1e3
-
-            samples = in_turn(list(SIDES), options.rounds, whole)
+            where = directory / f"{guarantee}-{durability}"
+            where.mkdir()
+            freeze()
+            with SIDES[side].saver(where, guarantee) as saver:
+                took_ms = _talk(saver, said, durability)
             way = f'durability="{durability}"'
             name = f"a turn, {way}: the last {options.last_turns} of {options.turns}"
-            yield Row(name, guarantee, "ms", last)
-            yield Row(f"all {options.turns} turns, {way}", guarantee, "s", samples)
+            yield name, guarantee, "ms", statistics.median(took_ms[-options.last_turns :])
+            yield f"all {options.turns} turns, {way}", guarantee, "s", sum(took_ms) / 1e3
 
 
-def reads(directory: Path, options: Options, tell: Tell) -> Iterator[Row]:
+def reads(side: str, directory: Path, options: Options) -> Iterator[Measured]:
     """Checkpoints of a long thread, as they are read by who wrote them and by others."""
-    with tempfile.TemporaryDirectory(dir=directory) as place, ExitStack() as memory:
-        places = {side: Path(place) / side for side in SIDES}
-        old: dict[str, list[str]] = {}
-        with ExitStack() as stack:
-            savers: dict[str, Saver] = {}
-            for side, where in places.items():
-                tell(f"a thread to read: {side}")
-                where.mkdir()
-                owner = stack if side in ON_DISK else memory
-                savers[side] = owner.enter_context(SIDES[side].saver(where, "process"))
-                talk(savers[side], options, "async")
-            yield Row(
-                "get_tuple of the latest, by the process that wrote it",
-                "read",
-                "ms",
-                _timed(savers, options, lambda saver: saver.get_tuple(data.thread(THREAD))),
-            )
-            old = {side: _old(saver, options) for side, saver in savers.items()}
-        with ExitStack() as stack:
-            _compare(stack, places, old, savers["memory"])
-        yield from _first(places, options, tell)
-        yield Row(
-            f"get_tuple of any with {options.old_bytes // 1024} KB of state or more, just opened",
-            "read",
-            "ms",
-            in_turn(
-                list(SIDES),
-                options.rounds,
-                lambda side: _any(side, places[side], old[side], savers["memory"]),
-            ),
-        )
-        with ExitStack() as stack:
-            for side in ON_DISK:
-                saver = stack.enter_context(SIDES[side].saver(places[side], "process"))
-                savers[side] = saver
-            tell("list")
-            for name, limit in (("the 10 newest", 10), ("all", None)):
-                count = len(list(savers["memory"].list(data.thread(THREAD), limit=limit)))
+    said = _said(options)
+    freeze()
+    with SIDES[side].saver(directory, "process") as saver:
+        _talk(saver, said, "async")
+        latest = partial(saver.get_tuple, data.thread(THREAD))
+        name = "get_tuple of the latest, by the process that wrote it"
+        yield name, "read", "ms", median_ms(latest, options.calls)
+        old = _old(saver, options)
+        if side not in ON_DISK:
+            # It cannot be opened again.
+            yield from _later(saver, old, said, options)
+    if side in ON_DISK:
+        yield from _first(side, directory, options)
+        with SIDES[side].saver(directory, "process") as saver:
+            yield from _later(saver, old, said, options)
 
-                def listed(saver: Saver, limit: int | None = limit, count: int = count) -> None:
-                    assert len(list(saver.list(data.thread(THREAD), limit=limit))) == count
 
-                fewer = 1 if limit is None else options.calls
-                samples = _timed(savers, options, listed, calls=fewer)
-                yield Row(f"list {name}: {count}", "read", "ms", samples)
+def _said(options: Options) -> list[BaseMessage]:
+    return data.messages(options.seed, options.message_bytes, 2 * options.turns)
+
+
+def _talk(saver: Saver, said: Sequence[BaseMessage], durability: str) -> list[float]:
+    """Milliseconds of each turn of a conversation."""
+    graph = data.Talk(saver, iter(said))
+    return [elapsed_ms(partial(graph.turn, THREAD, durability)) for _ in range(len(said) // 2)]
 
 
 def _old(saver: Saver, options: Options) -> list[str]:
@@ -116,14 +76,21 @@ def _old(saver: Saver, options: Options) -> list[str]:
     return found
 
 
-def _compare(
-    stack: ExitStack, places: dict[str, Path], old: dict[str, list[str]], memory: Saver
-) -> None:
-    """See that all sides hold the same messages: what is fast and wrong is no result."""
-    for side in ON_DISK:
-        saver = stack.enter_context(SIDES[side].saver(places[side], "process"))
-        for one, other in zip(old[side], old["memory"], strict=True):
-            assert _messages(saver, one) == _messages(memory, other)
+def _later(
+    saver: Saver, old: Sequence[str], said: Sequence[BaseMessage], options: Options
+) -> Iterator[Measured]:
+    """What a saver that was just opened reads."""
+    name = f"get_tuple of any with {options.old_bytes // 1024} KB of state or more, just opened"
+    each_ms = [elapsed_ms(partial(_messages, saver, checkpoint_id)) for checkpoint_id in old]
+    yield name, "read", "ms", statistics.median(each_ms)
+    # What is fast and wrong is no result.
+    for checkpoint_id in old:
+        found = _messages(saver, checkpoint_id)
+        assert found == said[: len(found)]
+    for what, limit in (("the 10 newest", 10), ("all", None)):
+        listed = partial(_listed, saver, limit)
+        calls = 1 if limit is None else options.calls
+        yield f"list {what}: {listed()}", "read", "ms", median_ms(listed, calls)
 
 
 def _messages(saver: Saver, checkpoint_id: str) -> list[Any]:
@@ -133,53 +100,15 @@ def _messages(saver: Saver, checkpoint_id: str) -> list[Any]:
     return messages
 
 
-def _any(side: str, where: Path, ids: list[str], memory: Saver) -> float:
-    """Milliseconds of a read, the median over these checkpoints, of a saver that was just opened.
-
-    Memory cannot be opened again.
-    """
-    with ExitStack() as stack:
-        saver = memory
-        if side in ON_DISK:
-            saver = stack.enter_context(SIDES[side].saver(where, "process"))
-
-        return statistics.median(_ms(partial(_messages, saver, each)) for each in ids)
+def _listed(saver: Saver, limit: int | None) -> int:
+    return len(list(saver.list(data.thread(THREAD), limit=limit)))
 
 
-def _first(places: dict[str, Path], options: Options, tell: Tell) -> Iterator[Row]:
-    opened: dict[str, list[float]] = {side: [] for side in ON_DISK}
-
-    def read(side: str) -> float:
-        tell(f"the first read of a process: {side}")
-        command = [sys.executable, "-m", "benchmarks.langgraph.first", side, str(places[side])]
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
-        found: dict[str, Any] = json.loads(done.stdout)
-        opened[side].append(found["open_ms"])
-        assert found["message_count"] == 2 * options.turns
-        return float(found["read_ms"])
-
-    samples = in_turn(list(ON_DISK), options.rounds, read)
-    yield Row("opening the saver, in a process of its own", "read", "ms", opened)
-    yield Row("get_tuple of the latest, the first of that process", "read", "ms", samples)
-
-
-def _timed(
-    savers: dict[str, Saver],
-    options: Options,
-    call: Callable[[Saver], Any],
-    *,
-    calls: int | None = None,
-) -> dict[str, list[float]]:
-    """Milliseconds of a call, the median of a round's."""
-
-    def sample(side: str) -> float:
-        count = options.calls if calls is None else calls
-        return statistics.median(_ms(lambda: call(savers[side])) for _ in range(count))
-
-    return in_turn(list(savers), options.rounds, sample, warm_up=True)
-
-
-def _ms(call: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    call()
-    return (time.perf_counter() - begin) * 1e3
+def _first(side: str, directory: Path, options: Options) -> Iterator[Measured]:
+    job = {"side": side, "directory": str(directory)}
+    found = run_job("benchmarks.langgraph.first", job, environment={})
+    if "error" in found:
+        raise RuntimeError(f"the first read of a process: {found['error']}")
+    assert found["message_count"] == 2 * options.turns
+    yield "opening the saver, in a process of its own", "read", "ms", found["open_ms"]
+    yield "get_tuple of the latest, the first of that process", "read", "ms", found["read_ms"]
