@@ -66,6 +66,11 @@ def decode(payload: bytes) -> list[Any]:
         raise ValueError(f"not msgpack: {error}") from None
     if type(operations) is not list or len(operations) % 2 or not operations:
         raise ValueError("not an array of subjects and items")
+    if len(operations) == 2 and type(operations[0]) is type(operations[1]) is bytes:
+        # One put, the commonest commit.
+        if not 0 < len(operations[0]) <= limits.MAX_KEY_BYTES:
+            raise ValueError(f"key of {len(operations[0])} bytes")
+        return operations
     for key in operations[::2]:
         if type(key) is bytes:
             if not 0 < len(key) <= limits.MAX_KEY_BYTES:

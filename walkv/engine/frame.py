@@ -57,6 +57,7 @@ SEED_MASK: Final = (1 << 64) - 1
 # The mark and the kind travel as one 32-bit number, the mark in the low bytes.
 _BODY: Final = struct.Struct("<IIIQQQ")
 _MARK_BITS: Final = 0xFFFFFF
+_COPIED_BYTES: Final = 4096
 pack_body = _BODY.pack
 
 assert CHECKSUM_BYTES + _BODY.size == HEADER_BYTES
@@ -121,6 +122,7 @@ def encode(
     return xxh3_64_digest(body, (salt + offset) & SEED_MASK) + body
 
 
+# Hot: every frame of a replay.
 def decode(data: bytes | memoryview, start: int, *, salt: int, offset: int) -> Frame | BadFrame:
     """The frame at ``data[start]``, which is at ``offset`` of its segment.
 
@@ -141,11 +143,13 @@ def decode(data: bytes | memoryview, start: int, *, salt: int, offset: int) -> F
     end = start + HEADER_BYTES + length
     if end > len(data):
         return BadFrame("the file ends inside a frame", HEADER_BYTES + length, available)
-    body = memoryview(data)[start + CHECKSUM_BYTES : end]
-    checksum = bytes(data[start : start + CHECKSUM_BYTES])
+    # A copy is cheaper than a view of a small frame.
+    whole = data if length < _COPIED_BYTES else memoryview(data)
+    body = whole[start + CHECKSUM_BYTES : end]
+    checksum = data[start : start + CHECKSUM_BYTES]
     actual = xxh3_64_digest(body, (salt + offset) & SEED_MASK)
     if actual != checksum:
-        return BadFrame("frame checksum does not match", checksum.hex(), actual.hex())
+        return BadFrame("frame checksum does not match", bytes(checksum).hex(), actual.hex())
     if synced_offset > offset:
         return BadFrame("synced offset lies past the frame itself", offset, synced_offset)
     payload = bytes(body[HEADER_BYTES - CHECKSUM_BYTES :])
