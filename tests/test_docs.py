@@ -33,8 +33,9 @@ from walkv.engine import (
     segment,
     syncer,
     wal,
+    writes,
 )
-from walkv.engine.snapshot import SnapshotSummary, blocks, layout
+from walkv.engine.snapshot import SnapshotSummary, blocks, layout, writer
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -447,7 +448,15 @@ def test_the_numbers_in_the_design_are_those_of_the_code() -> None:
         f"adds {len(wal._AHEAD) // limits.KIB} KiB of zeros",
         f"stops after {compaction._SLICE_SECONDS * 1000:.1f} ms",
         f"rests {compaction._REST_SECONDS * 1000:.0f} ms",
+        f"a group of {wal.CROWD} or more the next leader waits {wal.GATHER_SECONDS * 1e6:.0f} us",
+        f"after {wal._SMALL_FRAMES} small frames in a row {len(wal._AHEAD) // limits.KIB} KiB of",
+        f"waits {writes._TRICKLE_SECONDS * 1000:.0f} ms for each further "
+        f"{writes._TRICKLE_BYTES // limits.KIB} KiB",
+        f"synced each {writer._SYNC_BYTES // limits.MIB} MiB",
+        f"{picking.SAMPLE_KEYS} keys of each new snapshot",
     ]
+    assert (writes._HEAD_START, writes._PACED) == (0.1, 0.6)
+    assert "a tenth of it at once, then six tenths in step with the flush" in text
     for words in stated:
         assert words in text, words
     assert f"more than {picking.DEAD_RATIO:.0%} of all entries".replace("%", " %") in text

@@ -448,6 +448,38 @@ def test_what_is_in_memory_and_little_is_read_without_waiting(tmp_path: Path) ->
             with pytest.raises(WouldBlockError):
                 list(impatient.scan(prefix))
         assert len(list(impatient.scan(b"many", limit=5))) == 5
+        with pytest.raises(WouldBlockError):
+            impatient.get_many([b"large%d" % number for number in range(10)])
+        assert len(impatient.get_many([b"large%d" % number for number in range(5)])) == 5
+        store.put(b"huge", b"x" * 100_000)
+        with pytest.raises(WouldBlockError):
+            impatient.get_versioned(b"huge")
+
+
+@pytest.mark.parametrize("how", ["one by one", "as a range"])
+@pytest.mark.parametrize("settled", [False, True])
+def test_what_is_deleted_is_not_gone_through_without_waiting(
+    fs: SimulatedFileSystem, how: str, settled: bool
+) -> None:
+    """An empty answer may take long: what was deleted stands before it."""
+    with walkv.open("/s", filesystem=fs) as store:
+        _, impatient = both(store)
+        with store.batch() as batch:
+            for number in range(2000):
+                batch.put(b"gone%04d" % number, b"")
+        if settled:
+            store.compact()
+        assert store.count(b"gone") == 2000  # and so it is in memory, and in order
+        if how == "as a range":
+            store.delete_range(b"gone")
+        else:
+            with store.batch() as batch:
+                for number in range(2000):
+                    batch.delete(b"gone%04d" % number)
+        assert store.count(b"gone") == 0
+        with pytest.raises(WouldBlockError):
+            list(impatient.scan(b"gone"))
+        assert list(impatient.scan(b"other")) == []
 
 
 def test_a_lock_that_is_held_is_not_waited_for(store: Store) -> None:

@@ -128,6 +128,17 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
     assert name != "many partitions" or len(reader.partitions()) >= 3
 
 
+def test_a_long_file_is_synced_while_it_is_written(tmp_path: Path) -> None:
+    fs = HookedFileSystem()
+    writer = SnapshotWriter(fs, str(tmp_path), STORE, 1)
+    rng = random.Random(4)
+    for number in range(40):
+        writer.add([b"%02d" % number], [rng.randbytes(500_000)], [number], True)
+    assert [operation for operation, _ in fs.calls].count("sync_data") == 4
+    writer.finish()
+    assert [operation for operation, _ in fs.calls[-2:]] == ["sync", "sync_directory"]
+
+
 def test_only_ranges(tmp_path: Path) -> None:
     ranges = RangeSet((b"a", b"x"), (b"b", None))
     summary = write(tmp_path, [], ranges=ranges)

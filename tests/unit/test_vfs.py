@@ -373,7 +373,9 @@ def test_a_window_sets_bytes_of_the_file(tmp_path: Path) -> None:
     file.close()
 
 
-@pytest.mark.parametrize(("kind", "given"), [("btrfs", False), ("overlay", False), ("ext4", True)])
+@pytest.mark.parametrize(
+    ("kind", "given"), [("btrfs", False), ("xfs", False), ("overlay", False), ("ext4", True)]
+)
 def test_windows_only_where_bytes_stay_in_their_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, given: bool
 ) -> None:

@@ -164,7 +164,8 @@ class ReadPoint:
         """Entries with ``start <= key < stop`` in order, tombstones included.
 
         Raises:
-            WouldBlockError: ``cached_only``, and what comes next takes a read or much sorting.
+            WouldBlockError: ``cached_only``, and what comes next takes a read, or much sorting, or
+                going through many entries.
         """
         sources = self.sources
         runs: list[Run] = []
@@ -175,11 +176,13 @@ class ReadPoint:
                 raise WouldBlockError
             if memtable.table or ranges is not NONE_GROWN:
                 found = memtable.chunks(start, stop, sequence=self.sequence, reverse=reverse)
+                found = _few(found) if cached_only else found
                 runs.append(Run(found, ranges.flat(start, stop)))
         for snapshot in sources.snapshots:
             if cached_only and not snapshot.loaded:
                 raise WouldBlockError
             found = snapshot.chunks(start, stop, reverse=reverse, cached_only=cached_only)
+            found = _few(found) if cached_only else found
             runs.append(Run(found, snapshot.ranges.clipped(start, stop)))
         return runs[0].chunks if len(runs) == 1 else merge(runs, reverse=reverse)
 
@@ -189,6 +192,19 @@ class ReadPoint:
 
 _QUICKLY_ORDERED: Final = 256
 """So many new keys of a memtable are put in order in no time."""
+
+_QUICKLY_READ: Final = 512
+"""So many entries of a run are gone through in no time, deleted and hidden ones included."""
+
+
+def _few(chunks: Iterator[Chunk]) -> Iterator[Chunk]:
+    left = _QUICKLY_READ
+    for chunk in chunks:
+        left -= len(chunk.keys)
+        if left < 0:
+            raise WouldBlockError
+        yield chunk
+
 
 _NO_FILES: Final[tuple[SnapshotReader, ...]] = ()
 

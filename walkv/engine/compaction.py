@@ -104,7 +104,7 @@ class Compactor:
         self._slice_began = 0.0
         self._next_flush = 0.0
         self._damaged: Exception | None = None
-        self._hurries: dict[int, object] = {}
+        self._hurries: set[object] = set()
         self._flush_seconds = 0.0
         self._steps = 0
         self._steps_in_all = 1
@@ -243,10 +243,10 @@ class Compactor:
         """Somebody waits until the block ends: work without rests."""
         token = object()
         try:
-            self._hurries[id(token)] = token
+            self._hurries.add(token)
             yield
         finally:
-            self._hurries.pop(id(token), None)
+            self._hurries.discard(token)
 
     def _pause(self) -> None:
         """Between two small pieces of work: let the foreground in, see to what is urgent."""

@@ -27,9 +27,8 @@ from walkv.engine.snapshot import UNREAD, BlockCache
 from walkv.engine.vfs import FileSystem
 from walkv.errors import ClosedError, StoreFailedError, WalkvError, WouldBlockError
 
-_QUICK_BYTES: Final = 64 * limits.KIB
-ENTRY_BYTES: Final = 128
-"""What an entry is taken for beside its value: some 512 of them are not read quickly."""
+QUICK_BYTES: Final = 64 * limits.KIB
+"""So many bytes of values are read in no time."""
 
 NEEDS_READ: Final = UNREAD
 """What ``get_cached`` returns where the answer is not in memory."""
@@ -306,11 +305,10 @@ class ReadSide:
         """Live keys and values in order, some at a time."""
         if stop is not None and start >= stop:
             return
-        left_bytes = _QUICK_BYTES
+        left_bytes = QUICK_BYTES
         for keys, items, plain in point.chunks(start, stop, reverse=reverse, cached_only=quick):
             if self._stop is not None:
                 raise self._stop()
-            left_bytes -= len(keys) * ENTRY_BYTES
             if not plain:
                 keys, items = self._living(keys, items)
             if quick:

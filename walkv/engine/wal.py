@@ -14,6 +14,8 @@ Invariants:
        only after its own creation is durable.
     6. A frame that could not be written whole is cut off again, durably, before anything else is
        written.
+    7. A window lies within the file, on zeros that were written; it is closed before the file is
+       cut, and before anything else is written behind it.
 
 Source: group commit as in PostgreSQL's ``XLogFlush`` (the first waiter syncs for all who came
 before the sync began). A dedicated sync thread for every commit was rejected: it adds two thread

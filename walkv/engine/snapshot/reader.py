@@ -326,8 +326,8 @@ class SnapshotReader:
         base = self._root.offsets[number]
         starts, pages, cache = index.starts, self._pages, self._cache
         order = range(last, first - 1, -1) if reverse else range(first, last + 1)
-        window = memoryview(b"")
-        window_start = 0
+        ahead = memoryview(b"")
+        ahead_start = 0
         for at in order:
             start, stop = starts[at], starts[at + 1]
             token = self._token_base + base + start
@@ -343,17 +343,17 @@ class SnapshotReader:
                 continue
             if cached_only:
                 raise WouldBlockError
-            if start < window_start or stop > window_start + len(window):
+            if start < ahead_start or stop > ahead_start + len(ahead):
                 # Neighbours will be wanted next: one read for several blocks.
                 if reverse:
-                    window_start = max(min(start, stop - _AHEAD_BYTES), starts[first])
-                    window_stop = stop
+                    ahead_start = max(min(start, stop - _AHEAD_BYTES), starts[first])
+                    ahead_stop = stop
                 else:
-                    window_start = start
-                    window_stop = max(stop, min(start + _AHEAD_BYTES, starts[last + 1]))
-                size = window_stop - window_start
-                window = memoryview(self._file.read(base + window_start, size))
-            data = window[start - window_start : stop - window_start]
+                    ahead_start = start
+                    ahead_stop = max(stop, min(start + _AHEAD_BYTES, starts[last + 1]))
+                size = ahead_stop - ahead_start
+                ahead = memoryview(self._file.read(base + ahead_start, size))
+            data = ahead[start - ahead_start : stop - ahead_start]
             kept, block = self._decode_block(data, base + start)
             if keep and cache.has_room(kept.cost_bytes):
                 cache.add(token, kept)

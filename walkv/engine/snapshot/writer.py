@@ -223,7 +223,7 @@ class SnapshotWriter:
         Raises:
             OSError: a write failed.
             SyncError: the file or its name could not be made durable.
-        Cost: two syncs.
+        Cost: two syncs, of the last 4 MiB at most: what came before was synced as it was written.
         """
         self._end_block_and_partition()
         root_offset = self._offset

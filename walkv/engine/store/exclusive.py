@@ -21,13 +21,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TypeVar
 
-from walkv import limits
 from walkv.engine.catalog import ReadPoint
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.memtable import Entry, Memtable
 from walkv.engine.policies import SyncPolicy, Wal, check_policy
-from walkv.engine.reads import ENTRY_BYTES, NEEDS_READ
+from walkv.engine.reads import NEEDS_READ, QUICK_BYTES
 from walkv.engine.store.batch import Operations
 from walkv.engine.store.common import Buffer, as_key, as_value, check_limit, key_range
 from walkv.engine.store.transaction import Overlay, Transaction
@@ -37,7 +36,8 @@ from walkv.errors import WouldBlockError
 T = TypeVar("T")
 
 _MISSING: Final = object()
-_LARGE_BYTES: Final = 64 * limits.KIB
+_KEY_BYTES: Final = 128
+"""What a look-up is taken for beside its value: some 512 of them take too long."""
 
 
 class CommitTicket:
@@ -176,13 +176,13 @@ class Exclusive(Operations):
 
 
 def _small(entry: Entry | None) -> Entry | None:
-    if entry is not None and entry[1] is not None and len(entry[1]) > _LARGE_BYTES:
+    if entry is not None and entry[1] is not None and len(entry[1]) > QUICK_BYTES:
         raise WouldBlockError
     return entry
 
 
 def _takes_time(value: Any) -> bool:
-    return value is NEEDS_READ or (value is not None and len(value) > _LARGE_BYTES)
+    return value is NEEDS_READ or (value is not None and len(value) > QUICK_BYTES)
 
 
 def _put_until(operations: Operations, key: Buffer, value: Buffer, expiry_ms: int) -> None:
@@ -293,11 +293,11 @@ class ExclusiveStore:
         """Values in the order of the keys, all of one moment."""
         if self._blocking:
             return self._engine.get_many(keys)
-        values, left_bytes = [], _LARGE_BYTES
+        values, left_bytes = [], QUICK_BYTES
         with self._engine.commit_lock_at_once():
             for key in keys:
                 value = self.get(key)
-                left_bytes -= ENTRY_BYTES + len(value or b"")
+                left_bytes -= _KEY_BYTES + len(value or b"")
                 if left_bytes < 0:
                     raise WouldBlockError
                 values.append(value)
