@@ -15,7 +15,7 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks import machine, rendering, report, resources
+from benchmarks import arguments, machine, rendering, report, resources
 from benchmarks.engines import DURABLE_POLICIES, ENGINES, Guarantee
 from benchmarks.runner import Progress as ProgressCallback
 from benchmarks.runner import Runner
@@ -131,31 +131,10 @@ Other commands, each with a --help of its own:
     f"[default: {FULL_WARM_UPS}; --quick: {QUICK_WARM_UPS}]",
 )
 @click.option("--quick", is_flag=True, help="Everything tiny: shows that it runs, not how fast.")
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=".",
-    help="Where a temporary directory for the stores is made: a real disk.  [default: here]",
-)
-@click.option(
-    "--timeout-seconds",
-    type=click.FloatRange(1),
-    default=1_800.0,
-    show_default=True,
-    help="Limit for one step of one engine.",
-)
-@click.option(
-    "--json",
-    "json_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the results to this file, as JSON.",
-)
-@click.option(
-    "--markdown",
-    "markdown_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the results to this file, as Markdown.",
-)
+@arguments.directory
+@arguments.timeout_seconds
+@arguments.json_path
+@arguments.markdown_path
 def main(
     *,
     workload_names: tuple[str, ...],
@@ -214,7 +193,8 @@ def main(
     ):
         # Absolute: the stores are opened by other processes.
         root = Path(root_name).resolve()
-        sync_counter, facts["syncs_not_counted"] = _sync_counter(root)
+        environment, counting = resources.counting_environment(root)
+        facts["syncs_not_counted"] = None if environment else f"syncs {counting}"
         outcome = Runner(
             engines=engine_names or tuple(ENGINES),
             workloads=workloads,
@@ -222,7 +202,7 @@ def main(
             repetitions=repetitions,
             warm_ups=warm_ups,
             root=root,
-            environment=resources.preloaded(sync_counter),
+            environment=environment,
             timeout_seconds=timeout_seconds,
             progress=progress,
         ).run()
@@ -270,14 +250,6 @@ def _selected(
             f"--guarantee, --scale-entries or --most-writers excludes {excluded or 'all workloads'}"
         )
     return list(workloads.values())
-
-
-def _sync_counter(directory: Path) -> tuple[Path | None, str | None]:
-    """The library that counts syncs, or None and why there is none."""
-    try:
-        return resources.compile_sync_counter(directory), None
-    except resources.NotCountedError as error:
-        return None, f"syncs not counted: {error}"
 
 
 @contextmanager

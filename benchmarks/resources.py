@@ -79,10 +79,8 @@ def compile_sync_counter(directory: Path) -> Path:
     return library
 
 
-def preloaded(library: Path | None) -> dict[str, str]:
+def preloaded(library: Path) -> dict[str, str]:
     """The environment of a worker whose syncs `library` counts."""
-    if library is None:
-        return {}
     return {"LD_PRELOAD": " ".join(filter(None, [str(library), os.environ.get("LD_PRELOAD")]))}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import machine
+from benchmarks import arguments, machine
 from benchmarks.cost_model.get import get_costs
 from benchmarks.cost_model.put import put_costs
 
@@ -23,18 +23,8 @@ ENTRIES, QUICK_ENTRIES = 50_000, 10_000
     help=f"Rounds to take the medians of.  [default: {ROUNDS}; with --quick {QUICK_ROUNDS}]",
 )
 @click.option("--quick", is_flag=True, help="Few rounds: shows that it runs, not how fast.")
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=".",
-    help="Where a temporary directory for the stores is made: a real disk.  [default: here]",
-)
-@click.option(
-    "--json",
-    "json_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the results to this file, as JSON.",
-)
+@arguments.directory
+@arguments.json_path
 def main(*, rounds: int | None, quick: bool, directory: Path, json_path: Path | None) -> None:
     """Show, as Markdown, what the steps of a put and of a get cost in nanoseconds.
 

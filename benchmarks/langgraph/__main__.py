@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 import walkv
-from benchmarks import machine, resources
+from benchmarks import arguments, machine, resources
 from benchmarks.comparison import LEGEND, Row, bullets, losses, resources_table, table
 from benchmarks.engines import SUBJECT
 from benchmarks.langgraph.options import CEILING, NAMES, PARTS, QUICK, Options
@@ -42,31 +42,10 @@ Draw = Callable[[Sequence[Row], Options, Path], None]
     f"[default: {Options.repetitions}; with --quick {QUICK.repetitions}]",
 )
 @click.option("--seed", type=click.IntRange(0), default=Options.seed, show_default=True)
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=".",
-    help="Where a temporary directory for the stores is made: a real disk.  [default: here]",
-)
-@click.option(
-    "--timeout-seconds",
-    type=click.FloatRange(1),
-    default=1_800.0,
-    show_default=True,
-    help="Limit for one process of one side.",
-)
-@click.option(
-    "--json",
-    "json_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the results to this file, as JSON.",
-)
-@click.option(
-    "--markdown",
-    "markdown_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="Write the results to this file, as Markdown.",
-)
+@arguments.directory
+@arguments.timeout_seconds
+@arguments.json_path
+@arguments.markdown_path
 @click.option(
     "--plot",
     "plot_path",

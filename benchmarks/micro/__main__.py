@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 import pytest
 
+from benchmarks import arguments
+
 HERE = Path(__file__).parent
 
 
@@ -19,12 +21,7 @@ HERE = Path(__file__).parent
     }
 )
 @click.option("--quick", is_flag=True, help="Tiny stores, each benchmark once: shows that it runs.")
-@click.option(
-    "--directory",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=".",
-    help="Where a temporary directory for the stores is made: a real disk.  [default: here]",
-)
+@arguments.directory
 @click.argument("pytest_options", nargs=-1, type=click.UNPROCESSED)
 def main(*, quick: bool, directory: Path, pytest_options: tuple[str, ...]) -> None:
     """Time the hot paths of walkv with pytest-benchmark.
