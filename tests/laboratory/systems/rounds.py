@@ -74,6 +74,7 @@ def _full_disks(times: int, scale: Scale) -> list[str]:
         texts += [
             f"full-disk fs=tmpfs policies=mixed memtable=67108864 rounds={times}",
             f"full-disk fs=ext4 policies=back memtable=65536 rounds={times // 4}",
+            f"full-disk fs=tmpfs policies=back memtable=67108864 rounds={times // 4}",
         ]
     return texts
 
