@@ -21,17 +21,25 @@ The tower; each floor imports only from those above it:
     cli/, testing/     the walkv command; fakes for tests
 """
 
+import logging as _logging
+
 from walkv.agent import AgentStore, AsyncAgentStore
-from walkv.engine.inspect import Stats, VerifyReport
+from walkv.engine.changes import Change, Delete, DeleteRange, Put
+from walkv.engine.inspect import VerifyReport
+from walkv.engine.keep import KeepLog
+from walkv.engine.meter import Histogram
 from walkv.engine.policies import Wal, WriteBack, WriteThrough
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store import AsyncStore, Batch, Store, Transaction, View, aopen, open
+from walkv.engine.watch import Health, Published, Stats
 from walkv.errors import (
     ClosedError,
     CodecError,
     ConflictError,
     CorruptionError,
+    DiskSpaceError,
     FormatError,
+    HistoryLostError,
     IndeterminateError,
     LimitError,
     LockedError,
@@ -46,6 +54,8 @@ from walkv.namespaces.base import Declaration, Namespace
 from walkv.namespaces.query import Page, Plan, Query
 from walkv.namespaces.steps import RUN_AGAIN
 
+_logging.getLogger("walkv").addHandler(_logging.NullHandler())
+
 __version__ = "0.1.0"
 
 __all__ = [
@@ -54,18 +64,28 @@ __all__ = [
     "AsyncAgentStore",
     "AsyncStore",
     "Batch",
+    "Change",
     "ClosedError",
     "CodecError",
     "ConflictError",
     "CorruptionError",
     "Declaration",
+    "Delete",
+    "DeleteRange",
+    "DiskSpaceError",
     "FormatError",
+    "Health",
+    "Histogram",
+    "HistoryLostError",
     "IndeterminateError",
+    "KeepLog",
     "LimitError",
     "LockedError",
     "Namespace",
     "Page",
     "Plan",
+    "Published",
+    "Put",
     "Query",
     "ReadOnlyError",
     "RecordExistsError",

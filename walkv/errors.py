@@ -15,6 +15,8 @@ apart to know whether reopening helps.
 
 from __future__ import annotations
 
+import errno
+
 
 class WalkvError(Exception):
     """The base of all errors below."""
@@ -76,6 +78,47 @@ class LimitError(WalkvError, ValueError):
         self.actual = actual
         self.namespace = namespace
         self.field = field
+
+
+class DiskSpaceError(WalkvError, OSError):
+    """The disk has less free space than the store leaves alone; nothing was written.
+
+    Reads go on, and so do deletes and compaction, which make room. Its ``errno`` is ``ENOSPC``.
+
+    Attributes:
+        path: the store's directory.
+        free_bytes: what is free on its disk.
+        min_free_bytes: what the store was opened to leave free.
+    """
+
+    def __init__(self, path: str, free_bytes: int, min_free_bytes: int) -> None:
+        super().__init__(
+            errno.ENOSPC,
+            f"the disk has {free_bytes:,} bytes left, and this store leaves {min_free_bytes:,} of "
+            "them free (min_free_bytes); this commit was not written, everything before it is "
+            "kept, and reads and deletes go on; free some space",
+            path,
+        )
+        self.path = path
+        self.free_bytes = free_bytes
+        self.min_free_bytes = min_free_bytes
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.strerror}"
+
+
+class HistoryLostError(WalkvError):
+    """The log does not reach back as far as was asked for, or the store has not come so far.
+
+    Attributes:
+        since: the sequence asked for.
+        oldest: the sequence that the log can be read from: pass it, or one after it, as ``since``.
+    """
+
+    def __init__(self, message: str, *, since: int = 0, oldest: int = 0) -> None:
+        super().__init__(message)
+        self.since = since
+        self.oldest = oldest
 
 
 class FormatError(WalkvError):

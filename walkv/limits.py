@@ -45,6 +45,10 @@ DEFAULT_MEMTABLE_BYTES = 128 * MIB
 DEFAULT_CACHE_BYTES = 64 * MIB
 """Budget of the block cache."""
 
+DEFAULT_MIN_FREE_BYTES = 16 * MIB
+"""Free space of the disk that puts leave alone: a disk without any is a trouble to all who use it,
+and what deletes and compaction need to give space back is then still there."""
+
 MIN_MEMTABLE_BYTES = 64 * KIB
 """Smallest memtable budget: below it a store would do nothing but rotate."""
 

@@ -12,8 +12,7 @@ import pytest
 from tests.laboratory.job import Figures, Job, Scale
 from tests.laboratory.programs.machine import LAYER
 from walkv import AsyncStore, Batch, Store, Transaction, View
-from walkv.engine.store import aio
-from walkv.engine.store import sync as threads
+from walkv.engine.store import opening
 from walkv.engine.store.async_parts import AsyncBatch, AsyncTransaction, AsyncView
 
 CLASSES: list[type[Any]] = [
@@ -53,7 +52,7 @@ def wanted() -> set[tuple[str, str, str]]:
                     if each.kind in (each.KEYWORD_ONLY, each.POSITIONAL_OR_KEYWORD)
                     and not name.startswith("__")
                 }
-    for name, function in (("open", threads.open), ("aopen", aio.aopen)):
+    for name, function in (("open", opening.open), ("aopen", opening.aopen)):
         found |= {("walkv", name, each) for each in inspect.signature(function).parameters}
     return found
 
@@ -112,11 +111,11 @@ def run_all(seed: int) -> Figures:
 def test_every_program_agrees_with_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """And each method and parameter is used by some program: a new one cannot be forgotten."""
     recorder = Recorder(monkeypatch)
-    for name, owner in (("open", threads), ("aopen", aio)):
-        signature = inspect.signature(getattr(owner, name))
-        function = getattr(owner, name)
+    for name in ("open", "aopen"):
+        signature = inspect.signature(getattr(opening, name))
+        function = getattr(opening, name)
 
-        def opening(
+        def recorded(
             *args: Any,
             name: str = name,
             signature: Any = signature,
@@ -126,7 +125,7 @@ def test_every_program_agrees_with_the_model(monkeypatch: pytest.MonkeyPatch) ->
             recorder.note("walkv", name, signature, args, o)
             return function(*args, **o)
 
-        monkeypatch.setattr(f"walkv.{name}", opening)
+        monkeypatch.setattr(f"walkv.{name}", recorded)
     figures = run_all(seed=1)
     assert not figures.failures, "\n".join(
         f"{failure.job.command()}\n{failure.what}\n{failure.detail}" for failure in figures.failures

@@ -16,7 +16,7 @@ import pytest
 
 import walkv
 from walkv.engine import vfs
-from walkv.engine.vfs import LockHeldError, OsFileSystem, SyncError, ensure_synced
+from walkv.engine.vfs import LockHeldError, OsFileSystem, SyncError, ensure_synced, mounts, system
 
 FS = OsFileSystem()
 
@@ -159,16 +159,16 @@ def test_full_sync_on_macos(monkeypatch: pytest.MonkeyPatch) -> None:
     plain: list[int] = []
     monkeypatch.setattr(os, "fsync", plain.append)
     fake = FakeFcntl()
-    monkeypatch.setattr(vfs, "fcntl", fake)
-    vfs.full_sync(9)
+    monkeypatch.setattr(system, "fcntl", fake)
+    system.full_sync(9)
     assert (fake.commands, plain) == ([(9, 51)], [])
     for number in (errno.ENOTSUP, errno.EINVAL, errno.ENOTTY):
-        monkeypatch.setattr(vfs, "fcntl", FakeFcntl(number))
-        vfs.full_sync(9)
+        monkeypatch.setattr(system, "fcntl", FakeFcntl(number))
+        system.full_sync(9)
     assert plain == [9, 9, 9]
-    monkeypatch.setattr(vfs, "fcntl", FakeFcntl(errno.EIO))
+    monkeypatch.setattr(system, "fcntl", FakeFcntl(errno.EIO))
     with pytest.raises(OSError, match="Input/output"):
-        vfs.full_sync(9)
+        system.full_sync(9)
     assert plain == [9, 9, 9]
 
 
@@ -326,7 +326,7 @@ def test_network_name_from_the_mount_table(
     table.write_text(MOUNTS, encoding="utf-8")
     system_open = open
     monkeypatch.setattr(
-        vfs, "open", lambda path, **options: system_open(table, **options), raising=False
+        mounts, "open", lambda path, **options: system_open(table, **options), raising=False
     )
     assert FS.network_name(path) == expected
 
@@ -335,7 +335,7 @@ def test_no_mount_table_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(path: str, **options: object) -> None:
         raise FileNotFoundError(2, "no such file", path)
 
-    monkeypatch.setattr(vfs, "open", missing, raising=False)
+    monkeypatch.setattr(mounts, "open", missing, raising=False)
     assert FS.network_name("/") is None
 
 
@@ -381,8 +381,8 @@ def test_windows_only_where_bytes_stay_in_their_place(
 ) -> None:
     device = tmp_path.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    monkeypatch.setattr(vfs, "_mounts", lambda: [("0:1", "/proc", "proc"), (number, "/", kind)])
-    monkeypatch.setattr(vfs, "_in_place_devices", {})
+    monkeypatch.setattr(mounts, "mounts", lambda: [("0:1", "/proc", "proc"), (number, "/", kind)])
+    monkeypatch.setattr(mounts, "_in_place_devices", {})
     file = FS.create(str(tmp_path / "f"))
     file.write(bytes(vfs.WINDOW_ALIGNMENT_BYTES), 0)
     window = file.window(0, vfs.WINDOW_ALIGNMENT_BYTES)

@@ -15,7 +15,7 @@ from walkv.engine import frame, segment, wal
 from walkv.engine.core import Engine
 from walkv.engine.segment import Scanner
 from walkv.engine.vfs import SyncError
-from walkv.engine.wal import Log, create_segment
+from walkv.engine.wal import Log
 
 STORE = b"0123456789abcdef"
 HEADER = segment.HEADER_BYTES
@@ -28,7 +28,7 @@ class Bench:
         self.directory = str(directory)
         self.fs = HookedFileSystem()
         self.failures: list[BaseException] = []
-        tail = create_segment(self.fs, self.directory, STORE, 1)
+        tail = segment.begin(self.fs, self.directory, STORE, 1)
         self.log = Log(
             self.fs, self.directory, STORE, tail, self.failures.append, windowed=windowed
         )

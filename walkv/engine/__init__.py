@@ -2,9 +2,11 @@
 
 Each module imports only from those above it in this list; ``tests/test_layers.py`` says so:
 
-    vfs, shield, ranges   the world outside; Ctrl-C; sets of key ranges
+    vfs/, shield, ranges  the world outside; Ctrl-C; sets of key ranges
+    meter                 how long things take
     frame, batch          bytes <-> frame; operations <-> payload
     segment               one log file
+    keep                  settled segments that are kept
     policies              when a commit is acknowledged
     wal, syncer           the log: append, rotate, group commit; its thread
     merge                 several sorted runs -> one
@@ -18,7 +20,9 @@ Each module imports only from those above it in this list; ``tests/test_layers.p
     compaction            flush and merge
     reads, writes         get, scan, views; commits and rotation
     core, follower        the writing and the read-only opener
+    watch                 a store in numbers, and how it fares
     opening               lock, recover, run; or look and follow
-    inspect               verify and statistics
+    changes               the feed of committed batches
+    inspect               verify
     store/                Store, AsyncStore, Batch, Transaction, View
 """

@@ -17,20 +17,24 @@ Source: LevelDB's ``VersionSet``; reference counts are the interpreter's own.
 from __future__ import annotations
 
 import errno
+import logging
 import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from walkv.engine import manifest, segment
+from walkv.engine import keep, manifest, segment
 from walkv.engine.batch import Item
 from walkv.engine.files import LOG_DIRECTORY
+from walkv.engine.keep import KeepLog
 from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import Entry, Memtable
 from walkv.engine.merge import Chunk, Run, merge
 from walkv.engine.ranges import NONE_GROWN, GrowingRanges
 from walkv.engine.snapshot import ABSENT, BlockCache, SnapshotReader, SnapshotSummary
 from walkv.engine.vfs import FileSystem, Lock, SyncError
-from walkv.errors import CorruptionError, WouldBlockError
+from walkv.errors import CorruptionError, FormatError, WouldBlockError
+
+log = logging.getLogger("walkv")
 
 
 class Frozen(NamedTuple):
@@ -215,6 +219,7 @@ class Catalog:
     Attributes:
         manifest: as it is on disk.
         sources: what readers read.
+        keep_log: how much of the settled log is kept; None for nothing.
     """
 
     def __init__(
@@ -233,6 +238,7 @@ class Catalog:
         self._lock = threading.Lock()
         self.manifest = known
         self.sources = sources
+        self.keep_log: KeepLog | None = None
 
     def check_in_place(self) -> None:
         """Make sure that the directory under the store's path is still the one that was opened.
@@ -303,7 +309,7 @@ class Catalog:
 
     def install_flush(self, flushed: Frozen, snapshot: SnapshotReader | None) -> None:
         """Put a durable snapshot (None: nothing was left) in the place of the oldest frozen
-        memtable, and remove the segments it covers."""
+        memtable, and remove or keep the segments it covers."""
         with self._lock:
             kept = tuple(f for f in self.manifest.segments if f >= flushed.next_sequence)
             dropped = [f for f in self.manifest.segments if f < flushed.next_sequence]
@@ -318,8 +324,25 @@ class Catalog:
                 sources.memtable, sources.frozen[:-1], (*added, *sources.snapshots)
             )
         inside = self._fs.join(self._directory, LOG_DIRECTORY)
+        if self.keep_log is not None:
+            self._keep(inside, dropped, kept[0], self.keep_log)
+            return
         for first_sequence in dropped:
             self._remove(self._fs.join(inside, segment.file_name(first_sequence)))
+
+    def _keep(self, inside: str, settled: list[int], next_first: int, setting: KeepLog) -> None:
+        # What cannot be kept now is kept by the next recovery, and trimmed by the next flush.
+        try:
+            for first_sequence in settled:
+                keep.keep_segment(self._fs, inside, first_sequence)
+            file = self._fs.open(self._fs.join(inside, segment.file_name(next_first)))
+            try:
+                next_created_ns = segment.peek_header(file).created_ns
+            finally:
+                file.close()
+            keep.trim(self._fs, inside, setting, next_created_ns)
+        except (OSError, CorruptionError, FormatError) as error:
+            log.warning("walkv: %s: the settled log is not kept in order: %s", inside, error)
 
     def install_merge(
         self, inputs: tuple[SnapshotReader, ...], output: SnapshotReader | None

@@ -31,6 +31,7 @@ from typing import Any, Final, NamedTuple
 from walkv.engine import files, picking
 from walkv.engine.catalog import Catalog, Frozen
 from walkv.engine.merge import Chunk, Run, merge
+from walkv.engine.meter import Recorder
 from walkv.engine.ranges import NO_RANGES, RangeSet
 from walkv.engine.snapshot import BlockCache, SnapshotReader, SnapshotWriter
 from walkv.engine.snapshot.reader import Partition
@@ -72,6 +73,8 @@ class Compactor:
         attempt_count: rounds of work begun so far.
         failed_attempt: the last of them that failed.
         flush_count, merge_count: finished so far.
+        flush_seconds, merge_seconds: how long they took.
+        flushed_bytes, merged_bytes: sizes of what they have written.
     """
 
     def __init__(
@@ -115,6 +118,10 @@ class Compactor:
         self.failed_attempt = 0
         self.flush_count = 0
         self.merge_count = 0
+        self.flush_seconds = Recorder()
+        self.merge_seconds = Recorder()
+        self.flushed_bytes = 0
+        self.merged_bytes = 0
 
     def wake(self) -> None:
         """There may be something to do.
@@ -282,9 +289,10 @@ class Compactor:
 
     def _flush_oldest(self) -> None:
         frozen = self._catalog.sources.frozen[-1]
+        memtable = frozen.memtable
         self._flushing = True
         self._progress_before, self._steps = self.progress, 0
-        self._steps_in_all = len(frozen.memtable) // _ENTRIES_A_STEP + 1
+        self._steps_in_all = len(memtable) // _ENTRIES_A_STEP + 1
         began = time.perf_counter()
         try:
             self._flush(frozen)
@@ -294,6 +302,8 @@ class Compactor:
             ended = time.perf_counter()
             self._flush_seconds = ended - began
             self._next_flush = ended + self._flush_seconds
+        self.flush_seconds.record(self._flush_seconds)
+        log.debug("walkv: flushed %d entries in %.3f s", len(memtable), self._flush_seconds)
         self._on_progress()
 
     def _flush(self, frozen: Frozen) -> None:
@@ -303,6 +313,7 @@ class Compactor:
         reader = self._write([memtable.sorted_chunks(self._pause)], ranges, bottom)
         self._install(reader, lambda: self._catalog.install_flush(frozen, reader))
         self.flush_count += 1
+        self.flushed_bytes += _size_bytes(reader)
 
     def _install(self, reader: SnapshotReader | None, install: Callable[[], None]) -> None:
         try:
@@ -331,9 +342,14 @@ class Compactor:
         if not bottom:
             for reader in inputs:
                 ranges = ranges.union(reader.ranges)
+        began = time.perf_counter()
         output = self._write(self._merged(inputs), ranges, bottom)
         self._install(output, lambda: self._catalog.install_merge(inputs, output))
         self.merge_count += 1
+        self.merged_bytes += _size_bytes(output)
+        seconds = time.perf_counter() - began
+        self.merge_seconds.record(seconds)
+        log.debug("walkv: merged %d snapshots in %.3f s", len(inputs), seconds)
 
     def _merged(self, inputs: tuple[SnapshotReader, ...]) -> Iterator[Part | Entries]:
         """What the output is made of, in key order: partitions that overlap nothing, to be copied
@@ -413,6 +429,10 @@ class Compactor:
             entry_count=part.entry_count,
             last_sequence=reader.summary.last_sequence,
         )
+
+
+def _size_bytes(reader: SnapshotReader | None) -> int:
+    return 0 if reader is None else reader.summary.size_bytes
 
 
 def _split(merged: Chunk) -> tuple[Chunk, list[int]]:

@@ -15,19 +15,22 @@ from typing import Any, Final
 from uuid import uuid4
 
 from walkv import limits
-from walkv.engine import batch, files, frame, manifest, recovery, wal
+from walkv.engine import batch, files, frame, keep, manifest, recovery, segment, wal
 from walkv.engine.catalog import Catalog, ReadPoint, Sources
 from walkv.engine.compaction import Compactor, Stopped
+from walkv.engine.keep import KeepLog
 from walkv.engine.memtable import Memtable
+from walkv.engine.meter import Recorder
 from walkv.engine.policies import SyncPolicy, WriteBack
 from walkv.engine.recovery import RecoveryReport
+from walkv.engine.segment import Tail
 from walkv.engine.shield import shielded
 from walkv.engine.snapshot import BlockCache
 from walkv.engine.syncer import Syncer
 from walkv.engine.vfs import FileSystem, Lock, SyncError
 from walkv.engine.wal import Log
 from walkv.engine.writes import WriteSide
-from walkv.errors import WalkvError
+from walkv.errors import CorruptionError, WalkvError
 
 log = logging.getLogger("walkv")
 
@@ -47,6 +50,8 @@ class Engine(WriteSide):
         policy: the store's sync policy.
         opening: differs with every opening of every store.
         shared: for what all users of this opening have to agree on; the engine does not look at it.
+        opened_ns, began: when it was opened, by the wall clock and by the monotonic one.
+        on_rest: called by a thread of the engine about once a second while there are commits.
     """
 
     def __init__(
@@ -57,6 +62,8 @@ class Engine(WriteSide):
         lock: Lock,
         cache: BlockCache,
         memtable_bytes: int,
+        min_free_bytes: int,
+        slow_seconds: float,
     ) -> None:
         super().__init__()
         self._fs = fs
@@ -67,17 +74,27 @@ class Engine(WriteSide):
         self._file_lock = lock
         self._cache = cache
         self.memtable_bytes = memtable_bytes
+        self.min_free_bytes = min_free_bytes
+        self.slow_seconds = slow_seconds
+        self.stall_seconds = Recorder()
+        self.opened_ns = fs.wall_time_ns()
+        self.began = fs.monotonic()
+        self.on_rest: Callable[[], None] = lambda: None
         self._room = threading.Condition(self.commit_lock)
         self._pack = batch.make_packer()
         self._sequence = 0
-        self._room_at = memtable_bytes // 2
+        self._room_at = self._budget_at = memtable_bytes // 2
+        self._checked_to = 0
         self.failure: BaseException | None = None
         self._close_lock = threading.Lock()
         self._forget_fork = fs.on_fork(self._in_child)
 
-    def start(self, create: bool) -> None:
-        """Recover, or create, the store; the lock is held."""
-        began = self._fs.monotonic()
+    def start(self, create: bool, keep_log: KeepLog | None) -> None:
+        """Recover, or create, the store; the lock is held.
+
+        Args:
+            keep_log: what to keep of the settled log from now on; None for what it has been.
+        """
         fs, directory = self._fs, self.path
         if files.is_new(fs, directory):
             if not create:
@@ -93,6 +110,7 @@ class Engine(WriteSide):
             sources = Sources(findings.memtable, (), findings.snapshots)
             self._sequence = findings.last_sequence
         self._catalog = Catalog(fs, directory, known, sources, self._cache, self._file_lock)
+        self._catalog.keep_log = self._set_keep_log(keep_log)
         self._memtable = sources.memtable
         self._log = Log(
             fs,
@@ -101,6 +119,7 @@ class Engine(WriteSide):
             tail,
             self._fail,
             windowed=type(self.policy) is WriteBack,
+            on_slow=self._note_slow,
         )
         self.syncer = Syncer(self._log, fs, self._mark_idle, self._fail)
         self.compactor = Compactor(
@@ -118,19 +137,32 @@ class Engine(WriteSide):
                 self._freeze()
             elif not report.clean:
                 self._rotate()
-            if self._memtable.bytes_used >= self._room_at:
-                self._make_room()
+            if self._memtable.bytes_used >= self._budget_at:
+                self._make_room(adds=False)
         if many_segments:
             # Before anything is served: who is killed at once would never get to it.
             with self.compactor.hurried():
                 self._flush_inline()
             self.check()
-        self.report = replace(report, elapsed_seconds=fs.monotonic() - began)
+        self.report = replace(report, elapsed_seconds=fs.monotonic() - self.began)
         if not report.clean or report.removed_files:
             log.info("walkv: %s: %s", directory, self.report)
 
-    def _make_first(self, directory: str, store_id: bytes) -> wal.Tail:
-        return wal.create_segment(self._fs, directory, store_id, 1)
+    def _set_keep_log(self, keep_log: KeepLog | None) -> KeepLog | None:
+        inside = self._fs.join(self.path, files.LOG_DIRECTORY)
+        try:
+            known = keep.read_setting(self._fs, inside)
+        except CorruptionError as error:
+            # Rather too much than what somebody may want to go back to.
+            log.warning("walkv: the settled log is kept, all of it: %s", error)
+            known = keep.ALL
+        if keep_log is not None and keep_log != known:
+            keep.write_setting(self._fs, inside, keep_log)
+            known = keep_log
+        return known if known is not None and known.max_bytes else None
+
+    def _make_first(self, directory: str, store_id: bytes) -> Tail:
+        return segment.begin(self._fs, directory, store_id, 1)
 
     def _on_compacted(self) -> None:
         if self._fs.threads:
@@ -171,6 +203,12 @@ class Engine(WriteSide):
             if self._stop is None and quiet and write_ahead_log.unmarked:
                 # What it raises ends in the syncer: nobody waits for a mark.
                 write_ahead_log.mark(frame.SYNC_MARKER, self._sequence + 1)
+        self.on_rest()
+
+    def tell(self, facts: dict[str, Any]) -> None:
+        """Write something about this opening into the lock file, for others to see."""
+        if self._stop is None:
+            self._file_lock.tell(facts)
 
     def _in_child(self) -> None:
         # Other threads do not exist here and may have held the locks.

@@ -12,8 +12,8 @@ from collections.abc import Callable
 
 from walkv.engine import manifest, segment
 from walkv.engine.manifest import Manifest
+from walkv.engine.segment import Tail
 from walkv.engine.vfs import FileSystem, SyncError, ensure_synced
-from walkv.engine.wal import Tail
 from walkv.errors import CorruptionError, FormatError
 
 LOCK_NAME = "LOCK"

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from walkv.engine import frame, manifest, recovery
+from walkv.engine import manifest, recovery
 from walkv.engine.catalog import Catalog, Sources
 from walkv.engine.reads import ReadSide
 from walkv.engine.recovery import Findings, RecoveryReport
@@ -31,7 +31,12 @@ _PAUSE_SECONDS: Final = 0.01
 
 
 class Follower(ReadSide):
-    """See the module. ``report`` says what was found when it was opened."""
+    """See the module.
+
+    Attributes:
+        report: what was found when it was opened.
+        opened_ns, began: when that was, by the wall clock and by the monotonic one.
+    """
 
     def __init__(self, fs: FileSystem, directory: str, cache: BlockCache) -> None:
         super().__init__()
@@ -39,7 +44,8 @@ class Follower(ReadSide):
         self.path = directory
         self._cache = cache
         self._readers: tuple[SnapshotReader, ...] = ()
-        began = fs.monotonic()
+        self.opened_ns = fs.wall_time_ns()
+        self.began = fs.monotonic()
         self._load()
         found = self._findings
         self.report = RecoveryReport(
@@ -48,7 +54,7 @@ class Follower(ReadSide):
             frame_count=found.frame_count,
             operation_count=found.operation_count,
             last_sequence=found.last_sequence,
-            elapsed_seconds=fs.monotonic() - began,
+            elapsed_seconds=fs.monotonic() - self.began,
         )
         self._forget_fork: Callable[[], None] = fs.on_fork(self._in_child)
 
@@ -94,13 +100,13 @@ class Follower(ReadSide):
             self.check()
             before = (self._findings.manifest.store_id, self._sequence)
             path = self._fs.join(self.path, manifest.NAME)
-            if self._fs.fingerprint(path) != self._fingerprint or not self._continues():
+            found = self._findings
+            scanner = found.tail.scanner
+            if self._fs.fingerprint(path) != self._fingerprint or not scanner.still_there():
                 self._load()
                 return (self._findings.manifest.store_id, self._sequence) != before
-            found = self._findings
             # Scans that are running read at their own sequence; keep what they may need.
             self._drain_released()
-            scanner = found.tail.scanner
 
             def read_on() -> None:
                 recovery.replay(scanner, found)
@@ -126,18 +132,6 @@ class Follower(ReadSide):
         return ReadOnlyError(
             f"{self.path}: this store was opened with read_only=True; open it without to write"
         )
-
-    def _continues(self) -> bool:
-        """Whether the last frame read is still the one on disk: a writer may take back a commit
-        that it could not finish, and then write another in its place."""
-        scanner = self._findings.tail.scanner
-        last = scanner.last
-        if last is None:
-            return True
-        start = last.end_offset - frame.HEADER_BYTES - len(last.payload)
-        data = scanner.file.read(start, last.end_offset - start)
-        again = frame.decode(data, 0, salt=scanner.header.salt, offset=start)
-        return again == last
 
     def _in_child(self) -> None:
         # Other threads do not exist here and may have held the lock.

@@ -1,11 +1,10 @@
-"""Looking at a store from outside the hot path: verify and statistics. Writes nothing."""
+"""Verify: reads every byte of a store again and holds it against its checksum. Writes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
 from walkv.engine import files, manifest, recovery, segment
 from walkv.engine.core import Engine
@@ -13,6 +12,7 @@ from walkv.engine.follower import Follower
 from walkv.engine.manifest import Manifest
 from walkv.engine.snapshot import BlockCache, SnapshotReader
 from walkv.engine.vfs import FileSystem
+from walkv.engine.watch import log_bytes
 from walkv.errors import CorruptionError, FormatError
 
 Progress = Callable[[int, int], None]
@@ -39,115 +39,6 @@ class VerifyReport:
         return not self.problems
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """A store in numbers, at one moment.
-
-    Attributes:
-        path: the directory.
-        read_only: opened without the right to write.
-        sync_policy: as given to ``open``.
-        last_sequence: operations ever committed, about: the highest sequence.
-        memtable_entries, memtable_bytes: unsettled writes, those being flushed included.
-        memtable_budget_bytes: what they may take.
-        snapshot_count, snapshot_entries, snapshot_bytes: compacted files; entries that a newer
-            file replaces or deletes are counted too.
-        tombstone_count: deletions among those entries.
-        segment_count, log_bytes: unsettled segments of the log.
-        unsynced_bytes: bytes of the log that no sync has covered yet.
-        sync_count: syncs of the log since the store was opened.
-        cache_bytes, cache_budget_bytes, cache_pages, cache_evictions: the block cache.
-        flush_count, merge_count: finished since the store was opened.
-        background_error: why the last flush or merge failed; empty if it did not.
-        disk_bytes: snapshots and log together.
-    """
-
-    path: str
-    read_only: bool
-    sync_policy: str
-    last_sequence: int
-    memtable_entries: int
-    memtable_bytes: int
-    memtable_budget_bytes: int
-    snapshot_count: int
-    snapshot_entries: int
-    snapshot_bytes: int
-    tombstone_count: int
-    segment_count: int
-    log_bytes: int
-    unsynced_bytes: int
-    sync_count: int
-    cache_bytes: int
-    cache_budget_bytes: int
-    cache_pages: int
-    cache_evictions: int
-    flush_count: int
-    merge_count: int
-    background_error: str
-    disk_bytes: int
-
-
-def stats(engine: Engine | Follower) -> Stats:
-    """Cost: a ``stat`` per segment."""
-    engine.check()
-    catalog = engine.catalog
-    sources = catalog.sources
-    memtables = [sources.memtable, *(f.memtable for f in sources.frozen)]
-    summaries = [snapshot.summary for snapshot in sources.snapshots]
-    snapshot_bytes = sum(s.size_bytes for s in summaries)
-    log_bytes = _log_bytes(engine)
-    cache: BlockCache = engine.cache
-    numbers: dict[str, Any] = dict.fromkeys(
-        ("unsynced_bytes", "sync_count", "flush_count", "merge_count", "memtable_budget_bytes"), 0
-    )
-    policy, error = "", None
-    if isinstance(engine, Engine):
-        error = engine.compactor.error
-        policy = str(engine.policy)
-        numbers = {
-            "memtable_budget_bytes": engine.memtable_bytes,
-            "unsynced_bytes": engine.write_log.position - engine.write_log.durable,
-            "sync_count": engine.write_log.sync_count,
-            "flush_count": engine.compactor.flush_count,
-            "merge_count": engine.compactor.merge_count,
-        }
-    return Stats(
-        path=engine.path,
-        read_only=isinstance(engine, Follower),
-        sync_policy=policy,
-        last_sequence=engine.sequence,
-        memtable_entries=sum(map(len, memtables)),
-        memtable_bytes=sum(memtable.bytes_used for memtable in memtables),
-        snapshot_count=len(summaries),
-        snapshot_entries=sum(s.entry_count for s in summaries),
-        snapshot_bytes=snapshot_bytes,
-        tombstone_count=sum(s.tombstone_count for s in summaries),
-        segment_count=len(catalog.manifest.segments),
-        log_bytes=log_bytes,
-        cache_bytes=cache.used_bytes,
-        cache_budget_bytes=cache.budget_bytes,
-        cache_pages=len(cache.pages),
-        cache_evictions=cache.evictions,
-        background_error="" if error is None else str(error),
-        disk_bytes=snapshot_bytes + log_bytes,
-        **numbers,
-    )
-
-
-def _log_bytes(engine: Engine | Follower) -> int:
-    fs, total = engine.fs, 0
-    for first_sequence in engine.catalog.manifest.segments:
-        name = segment.file_name(first_sequence)
-        path = fs.join(engine.path, files.LOG_DIRECTORY, name)
-        try:
-            file = fs.open(path)
-        except FileNotFoundError:
-            continue  # flushed since the manifest was read
-        total += file.size()
-        file.close()
-    return total
-
-
 def verify(engine: Engine | Follower, progress: Progress | None = None) -> VerifyReport:
     """Read every byte of the store again and hold it against its checksum.
 
@@ -160,7 +51,7 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
     point = engine.pin()
     problems: list[CorruptionError | FormatError] = []
     catalog = engine.catalog
-    total_bytes = sum(s.summary.size_bytes for s in point.sources.snapshots) + _log_bytes(engine)
+    total_bytes = sum(s.summary.size_bytes for s in point.sources.snapshots) + log_bytes(engine)
     file_count = checked_bytes = 0
 
     def advance(size_bytes: int) -> None:

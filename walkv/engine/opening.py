@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Any
+from typing import Any, Final
 
 from walkv import limits
 from walkv.engine import files, manifest, wal
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
+from walkv.engine.keep import KeepLog
 from walkv.engine.policies import SyncPolicy, check_policy
 from walkv.engine.snapshot import BlockCache
 from walkv.engine.vfs import FileSystem, LockHeldError, OsFileSystem, SyncError
+from walkv.engine.watch import publish
 from walkv.errors import FormatError, LockedError
+
+DEFAULT_SLOW_SECONDS: Final = 1.0
 
 
 def _open_engine(
@@ -23,6 +27,9 @@ def _open_engine(
     create: bool,
     memtable_bytes: int,
     cache_bytes: int,
+    keep_log: KeepLog | None,
+    min_free_bytes: int,
+    slow_seconds: float,
     fs: FileSystem,
 ) -> Engine:
     """Take the lock, recover, and return a running engine.
@@ -56,9 +63,20 @@ def _open_engine(
             directory,
         ) from error
     try:
-        engine = Engine(fs, directory, policy, lock, BlockCache(cache_bytes), memtable_bytes)
+        engine = Engine(
+            fs,
+            directory,
+            policy,
+            lock,
+            BlockCache(cache_bytes),
+            memtable_bytes,
+            min_free_bytes,
+            slow_seconds,
+        )
         try:
-            engine.start(create)
+            engine.start(create, keep_log)
+            engine.on_rest = lambda: publish(engine)
+            publish(engine)
         except SyncError as error:
             engine.abort()
             raise wal.failed(error.error) from error.error
@@ -124,6 +142,9 @@ def start_engine(
     create: bool,
     memtable_bytes: int,
     cache_bytes: int,
+    keep_log: KeepLog | None,
+    min_free_bytes: int,
+    slow_seconds: float,
     filesystem: FileSystem | None,
 ) -> Engine | Follower:
     """What ``open`` and ``aopen`` share."""
@@ -134,6 +155,12 @@ def start_engine(
         )
     if cache_bytes < 0:
         raise ValueError(f"cache_bytes must be 0 or more, not {cache_bytes}")
+    if min_free_bytes < 0:
+        raise ValueError(f"min_free_bytes must be 0 or more, not {min_free_bytes}")
+    if not slow_seconds > 0:
+        raise ValueError(f"slow_seconds must be above 0, not {slow_seconds}")
+    if keep_log is not None and not isinstance(keep_log, KeepLog):
+        raise TypeError(f"keep_log is a KeepLog(seconds, max_bytes), not {keep_log!r}")
     fs: FileSystem = OsFileSystem() if filesystem is None else filesystem
     directory = path if isinstance(path, str) else _path_text(path)
     if read_only:
@@ -144,6 +171,9 @@ def start_engine(
         create=create,
         memtable_bytes=memtable_bytes,
         cache_bytes=cache_bytes,
+        keep_log=keep_log,
+        min_free_bytes=min_free_bytes,
+        slow_seconds=slow_seconds,
         fs=fs,
     )
 

@@ -32,15 +32,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from walkv import limits
-from walkv.engine import batch, frame, manifest, segment, snapshot
+from walkv.engine import batch, frame, keep, manifest, segment, snapshot
 from walkv.engine.files import LOG_DIRECTORY, QUARANTINE_DIRECTORY, SNAPSHOT_DIRECTORY
 from walkv.engine.frame import BadFrame
 from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, Memtable
-from walkv.engine.segment import Scanner
+from walkv.engine.segment import Scanner, Tail
 from walkv.engine.snapshot import BlockCache, SnapshotReader
 from walkv.engine.vfs import File, FileSystem, ensure_synced
-from walkv.engine.wal import Tail
 from walkv.errors import CorruptionError
 
 _COPY_BYTES = 1 * limits.MIB
@@ -125,6 +124,8 @@ class Findings:
     tail: TailState
     last_sequence: int
     unknown_files: list[str] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
+    """First sequences of settled segments that are to be kept and have not got that name yet."""
     frame_count: int = 0
     operation_count: int = 0
 
@@ -175,7 +176,7 @@ def look(fs: FileSystem, directory: str, cache: BlockCache) -> Findings:
         expected_first = scanner.next_sequence
         findings.tail = tail
     findings.last_sequence = max(known.last_sequence, findings.tail.scanner.next_sequence - 1)
-    findings.unknown_files = _unknown_files(fs, directory, known)
+    _find_unknown(fs, directory, findings)
     return findings
 
 
@@ -293,27 +294,33 @@ def damage(scanner: Scanner, reason: str) -> CorruptionError:
     )
 
 
-def _unknown_files(fs: FileSystem, directory: str, known: Manifest) -> list[str]:
-    """Files of ours that the manifest does not name: left over, to be removed.
+def _find_unknown(fs: FileSystem, directory: str, findings: Findings) -> None:
+    """Files of ours that the manifest does not name: left over, to be removed or kept.
 
     Raises:
         CorruptionError: one of them holds commits, so the manifest is not the newest.
     """
+    known = findings.manifest
     wanted = {segment.file_name(first) for first in known.segments}
     wanted |= {snapshot.file_name(s.snapshot_id) for s in known.snapshots}
-    unknown = []
+    unknown = findings.unknown_files
     for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY):
         inside = fs.join(directory, name)
-        for entry in fs.list(inside) if fs.is_directory(inside) else ():
+        entries = fs.list(inside) if fs.is_directory(inside) else []
+        for entry in entries:
             first_sequence = segment.parse_file_name(entry)
             ours = first_sequence is not None or snapshot.parse_file_name(entry) is not None
-            if ours and entry not in wanted:
-                unknown.append(fs.join(inside, entry))
-            if first_sequence is not None and first_sequence > known.segments[-1]:
+            if not ours or entry in wanted:
+                continue
+            if first_sequence is not None and first_sequence < known.segments[0]:
+                if keep.NAME in entries:
+                    findings.settled.append(first_sequence)
+                    continue
+            elif first_sequence is not None and first_sequence > known.segments[-1]:
                 _check_unused(fs, fs.join(inside, entry), directory)
+            unknown.append(fs.join(inside, entry))
     if manifest.TEMPORARY_NAME in fs.list(directory):
         unknown.append(fs.join(directory, manifest.TEMPORARY_NAME))
-    return unknown
 
 
 def _check_unused(fs: FileSystem, path: str, directory: str) -> None:
@@ -360,6 +367,8 @@ def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, Recov
     ensure_synced(lambda: fs.sync_directory(directory))
     for unknown in findings.unknown_files:
         fs.unlink(unknown)
+    for first_sequence in findings.settled:
+        keep.keep_segment(fs, fs.join(directory, LOG_DIRECTORY), first_sequence)
     for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY):
         synced_directory = fs.join(directory, name)
         ensure_synced(lambda name=synced_directory: fs.sync_directory(name))  # type: ignore[misc]

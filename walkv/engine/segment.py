@@ -39,7 +39,7 @@ from xxhash import xxh3_64_digest
 from walkv import limits
 from walkv.engine import frame as frames
 from walkv.engine.frame import BadFrame, Frame
-from walkv.engine.vfs import File, FileSystem, SyncError, ensure_synced
+from walkv.engine.vfs import File, FileSystem, ReadableFile, SyncError, ensure_synced
 from walkv.errors import CorruptionError, FormatError
 
 MAGIC: Final = b"WALKVLOG"
@@ -110,12 +110,73 @@ def create(fs: FileSystem, directory: str, header: SegmentHeader) -> File:
     return file
 
 
-def read_header(file: File, store_id: bytes) -> SegmentHeader:
+def begin(fs: FileSystem, directory: str, store_id: bytes, first_sequence: int) -> Tail:
+    """A new segment with a new salt, durable and empty."""
+    header = SegmentHeader(
+        store_id,
+        int.from_bytes(fs.random_bytes(8), "little"),
+        first_sequence,
+        fs.wall_time_ns(),
+    )
+    name = file_name(first_sequence)
+    if name in fs.list(directory):
+        # Left by an attempt that failed half way; nothing was ever appended to it.
+        fs.unlink(fs.join(directory, name))
+    try:
+        file = create(fs, directory, header)
+    except OSError:
+        if name in fs.list(directory):
+            fs.unlink(fs.join(directory, name))
+        raise
+    return Tail(file, header, HEADER_BYTES)
+
+
+@dataclass(slots=True)
+class Tail:
+    """The segment being appended to."""
+
+    file: File
+    header: SegmentHeader
+    offset: int
+    """End of its last frame."""
+    sealed: bool = False
+
+
+def read_header(file: ReadableFile, store_id: bytes) -> SegmentHeader:
     """The header of an open segment.
 
     Raises:
         FormatError: a format this version does not read.
         CorruptionError: damaged, or the segment of another store, or under another's name.
+    """
+    header = peek_header(file)
+    if header.store_id != store_id:
+        raise CorruptionError(
+            "this segment belongs to another store",
+            path=file.path,
+            offset_bytes=16,
+            expected=store_id.hex(),
+            found=header.store_id.hex(),
+        )
+    name = file.path.replace("\\", "/").rpartition("/")[2]
+    # Under which suffix says whether it is settled, and not which segment it is.
+    if parse_file_name(name.partition(".")[0] + SUFFIX) != header.first_sequence:
+        raise CorruptionError(
+            "this segment has another segment's name",
+            path=file.path,
+            offset_bytes=40,
+            expected=file_name(header.first_sequence),
+            found=name,
+        )
+    return header
+
+
+def peek_header(file: ReadableFile) -> SegmentHeader:
+    """The header of an open segment, whatever store and name it has.
+
+    Raises:
+        FormatError: a format this version does not read.
+        CorruptionError: damaged.
     """
     data = file.read(0, HEADER_BYTES)
     if len(data) < HEADER_BYTES:
@@ -126,7 +187,7 @@ def read_header(file: File, store_id: bytes) -> SegmentHeader:
             expected=HEADER_BYTES,
             found=len(data),
         )
-    magic, version, features, found_id, salt, first_sequence, created_ns = _HEADER.unpack_from(data)
+    magic, version, features, store_id, salt, first_sequence, created_ns = _HEADER.unpack_from(data)
     body, checksum = data[: _HEADER.size], data[_HEADER.size :]
     actual = xxh3_64_digest(body)
     if magic == MAGIC and (version, features) != (FORMAT_VERSION, 0) and actual == checksum:
@@ -145,24 +206,7 @@ def read_header(file: File, store_id: bytes) -> SegmentHeader:
             expected=checksum.hex(),
             found=actual.hex(),
         )
-    if found_id != store_id:
-        raise CorruptionError(
-            "this segment belongs to another store",
-            path=file.path,
-            offset_bytes=16,
-            expected=store_id.hex(),
-            found=found_id.hex(),
-        )
-    name = file.path.replace("\\", "/").rpartition("/")[2]
-    if parse_file_name(name) != first_sequence:
-        raise CorruptionError(
-            "this segment has another segment's name",
-            path=file.path,
-            offset_bytes=40,
-            expected=file_name(first_sequence),
-            found=name,
-        )
-    return SegmentHeader(found_id, salt, first_sequence, created_ns)
+    return SegmentHeader(store_id, salt, first_sequence, created_ns)
 
 
 class Scanner:
@@ -176,11 +220,15 @@ class Scanner:
         stop: why there is no valid frame at ``offset``, once ``frames()`` has ended.
     """
 
-    def __init__(self, file: File, header: SegmentHeader) -> None:
+    def __init__(self, file: ReadableFile, header: SegmentHeader) -> None:
         self.file = file
         self.header = header
+        self.rewind()
+
+    def rewind(self) -> None:
+        """Begin again with the first frame."""
         self.offset = HEADER_BYTES
-        self.next_sequence = header.first_sequence
+        self.next_sequence = self.header.first_sequence
         self.last: Frame | None = None
         self.frame_count = 0
         self.stop: BadFrame | None = None
@@ -238,6 +286,26 @@ class Scanner:
         self.next_sequence = found.first_sequence + count
         self.last = found
         self.frame_count += 1
+
+    def peek_seal(self) -> int | None:
+        """The first sequence of the next segment, by the seal at the very end of the file; None if
+        there is no seal there. Cost: one small read."""
+        offset = max(self.file.size() - frames.HEADER_BYTES - 1, 0)
+        data = self.file.read(offset, frames.HEADER_BYTES + 1)
+        found = frames.decode(data, 0, salt=self.header.salt, offset=offset)
+        if isinstance(found, Frame) and found.kind == frames.SEAL:
+            return found.first_sequence
+        return None
+
+    def still_there(self) -> bool:
+        """Whether the last frame is still as it was read: a writer may take back a commit that it
+        could not finish, and then write another one in its place."""
+        last = self.last
+        if last is None:
+            return True
+        start = last.end_offset - frames.HEADER_BYTES - len(last.payload)
+        data = self.file.read(start, last.end_offset - start)
+        return frames.decode(data, 0, salt=self.header.salt, offset=start) == last
 
     def ends_in_zeros(self) -> bool:
         """Whether nothing but zeros follows ``offset``: a clean end, or one lost to a crash."""

@@ -27,7 +27,6 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from xxhash import xxh3_64_digest
@@ -35,8 +34,9 @@ from xxhash import xxh3_64_digest
 from walkv import limits
 from walkv.engine import frame, segment
 from walkv.engine.frame import SEED_MASK, pack_body
-from walkv.engine.segment import SegmentHeader
-from walkv.engine.vfs import WINDOW_ALIGNMENT_BYTES, File, FileSystem, Window
+from walkv.engine.meter import Recorder
+from walkv.engine.segment import Tail
+from walkv.engine.vfs import WINDOW_ALIGNMENT_BYTES, FileSystem, Window
 from walkv.errors import StoreFailedError
 
 _AHEAD: Final = bytes(256 * limits.KIB)
@@ -64,17 +64,6 @@ of it."""
 _NO_SPACE: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 
 
-@dataclass(slots=True)
-class Tail:
-    """The segment being appended to."""
-
-    file: File
-    header: SegmentHeader
-    offset: int
-    """End of its last frame."""
-    sealed: bool = False
-
-
 class Log:
     """Appends frames to the tail and makes them durable.
 
@@ -83,6 +72,9 @@ class Log:
             the commit visible; see ``writes``.
         durable: end of what is on the medium.
         sync_count: completed syncs of frames.
+        commit_count: batches written.
+        sync_seconds: how long syncs took.
+        group_sizes: how many batches a sync covered.
     """
 
     def __init__(
@@ -94,16 +86,20 @@ class Log:
         on_failure: Callable[[BaseException], None],
         *,
         windowed: bool = False,
+        on_slow: Callable[[str, float], None] = lambda what, seconds: None,
     ) -> None:
         """Continue a tail that is durable up to its ``offset``.
 
         Args:
             windowed: write small frames through windows, as most will not be synced one by one.
+            on_slow: told what was done and how many seconds it took, of everything that waits for
+                the medium.
         """
         self._fs = fs
         self._directory = directory
         self._store_id = store_id
         self._on_failure = on_failure
+        self._on_slow = on_slow
         self._sync_lock = threading.Lock()
         self._group_lock = threading.Lock()
         self._gathering: threading.Lock | None = None
@@ -116,7 +112,12 @@ class Log:
         self._windowed = windowed
         self._window: Window = _NO_WINDOW
         self._wall_time_ns = fs.wall_time_ns
+        self._monotonic = fs.monotonic
         self.sync_count = 0
+        self.commit_count = 0
+        self.sync_seconds = Recorder()
+        self.group_sizes = Recorder()
+        self._grouped_count = 0
         self.position = 0
         self.durable = 0
         self._enter(tail)
@@ -169,6 +170,7 @@ class Log:
             self._write_file(data, offset)
         else:
             self._write_further(data, offset, end)
+        self.commit_count += 1
         return end
 
     def _write_further(self, data: bytes, offset: int, end: int) -> None:
@@ -284,7 +286,8 @@ class Log:
             if not self._told:
                 self._poison(self._failure)
             raise failed(self._failure) from self._failure
-        target = self.position
+        target, count = self.position, self.commit_count
+        began = self._monotonic()
         try:
             self._tail.file.sync_data()
         except OSError as error:
@@ -299,6 +302,12 @@ class Log:
         self._write_ahead = 0 < target - self.durable <= _SMALL_GROUP_BYTES
         self.durable = target
         self.sync_count += 1
+        seconds = self._monotonic() - began
+        self.sync_seconds.record(seconds)
+        if count > self._grouped_count:
+            self.group_sizes.record(count - self._grouped_count)
+            self._grouped_count = count
+        self._on_slow("a sync of the log", seconds)
 
     def durable_offset_of(self, first_sequence: int) -> int:
         """How far a segment is known to be durable, if it is the tail; else 0."""
@@ -306,6 +315,15 @@ class Log:
         if tail is not self._tail or tail.header.first_sequence != first_sequence:
             return 0
         return durable - base
+
+    def readable_offset_of(self, first_sequence: int, durable: bool) -> int | None:
+        """How far a segment may be read, if it is the tail; None if it is not: then to its end."""
+        while True:
+            tail = self._tail
+            end = self.durable if durable else self.position
+            base = self._base
+            if tail is self._tail:
+                return end - base if tail.header.first_sequence == first_sequence else None
 
     @property
     def sealed(self) -> bool:
@@ -391,9 +409,7 @@ class Log:
             SyncError: it could not be made durable.
         """
         if self._created is None or self._created.header.first_sequence != first_sequence:
-            self._created = create_segment(
-                self._fs, self._directory, self._store_id, first_sequence
-            )
+            self._created = segment.begin(self._fs, self._directory, self._store_id, first_sequence)
         return self._created
 
     def enter(self, tail: Tail) -> None:
@@ -443,27 +459,6 @@ _NO_WINDOW: Final = _NoWindow()
 
 def _refuse_write(data: bytes, offset_bytes: int) -> None:
     raise AssertionError("nothing is ever appended behind a seal")
-
-
-def create_segment(fs: FileSystem, directory: str, store_id: bytes, first_sequence: int) -> Tail:
-    """A new segment with a new salt, durable and empty."""
-    header = SegmentHeader(
-        store_id,
-        int.from_bytes(fs.random_bytes(8), "little"),
-        first_sequence,
-        fs.wall_time_ns(),
-    )
-    name = segment.file_name(first_sequence)
-    if name in fs.list(directory):
-        # Left by an attempt that failed half way; nothing was ever appended to it.
-        fs.unlink(fs.join(directory, name))
-    try:
-        file = segment.create(fs, directory, header)
-    except OSError:
-        if name in fs.list(directory):
-            fs.unlink(fs.join(directory, name))
-        raise
-    return Tail(file, header, segment.HEADER_BYTES)
 
 
 def failed(cause: BaseException) -> StoreFailedError:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,19 +31,25 @@ from walkv.engine import batch, wal
 from walkv.engine.batch import DELETION, KEY_HEADS, SMALL_BYTES, VALUE_HEADS
 from walkv.engine.compaction import Compactor
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, NO_VIEW, Memtable
+from walkv.engine.meter import Recorder
 from walkv.engine.policies import SyncPolicy, WriteBack, WriteThrough
 from walkv.engine.reads import ReadSide
 from walkv.engine.shield import shielded
 from walkv.engine.syncer import IDLE_SECONDS, Syncer
 from walkv.engine.vfs import SyncError
 from walkv.engine.wal import Log
-from walkv.errors import CorruptionError, FormatError, WalkvError
+from walkv.errors import CorruptionError, DiskSpaceError, FormatError, WalkvError
 
 log = logging.getLogger("walkv")
+slow_log = logging.getLogger("walkv.slow")
 
 T = TypeVar("T")
 
 _STALL_SECONDS: Final = 0.1
+_SHORTEST_STALL_SECONDS: Final = 0.001
+
+_CHECKED_BYTES: Final = 1 * limits.MIB
+"""After so much more in the memtable the free space of the disk is looked at again."""
 
 _HEAD_START: Final = 0.1
 _PACED: Final = 0.6
@@ -65,6 +72,9 @@ class WriteSide(ReadSide):
         memtable_bytes: budget of the memtables.
         syncer, compactor: the threads of the engine.
         failure: why the store has stopped for good, or None.
+        min_free_bytes: puts are refused where the disk has less; 0 for never.
+        slow_seconds: what waits longer for the medium is logged.
+        stall_seconds: how long commits waited for room.
     """
 
     policy: SyncPolicy
@@ -75,8 +85,15 @@ class WriteSide(ReadSide):
     _log: Log
     _memtable: Memtable
     _pack: Callable[[Any], bytes]
+    min_free_bytes: int
+    slow_seconds: float
+    stall_seconds: Recorder
     _room: threading.Condition
     _room_at: int
+    """A commit that finds so many bytes in the memtable has to see to something first: to room in
+    it, or to whether the disk still has space."""
+    _budget_at: int
+    _checked_to: float
 
     def _fail(self, error: BaseException) -> None:
         """Stop for good: what comes next may not be written over lost data."""
@@ -98,7 +115,7 @@ class WriteSide(ReadSide):
             raise self._stop()
         memtable = self._memtable
         if memtable.bytes_used >= self._room_at:
-            memtable = self._make_room()
+            memtable = self._make_room(value is not None)
         older = None
         if memtable.newest_view != NO_VIEW:
             self._drain_released()
@@ -116,8 +133,12 @@ class WriteSide(ReadSide):
             elif value is not None and key_bytes < SMALL_BYTES and value_bytes < SMALL_BYTES:
                 payload = KEY_HEADS[key_bytes] + key + VALUE_HEADS[value_bytes] + value
             else:
+                if value_bytes > _CHECKED_BYTES:
+                    self._check_space(value_bytes)
                 payload = self._pack((key, value))
             end = tail_log.write(payload, 1, sequence)
+        except DiskSpaceError:
+            raise  # nothing was begun
         except BaseException as error:
             self._undo(error)
             raise
@@ -143,7 +164,7 @@ class WriteSide(ReadSide):
         self.check()
         memtable = self._memtable
         if memtable.bytes_used >= self._room_at:
-            memtable = self._make_room()
+            memtable = self._make_room(_adds(operations))
         if check is not None:
             check()
         self._drain_released()
@@ -151,6 +172,9 @@ class WriteSide(ReadSide):
         prepared = memtable.prepare(operations, first_sequence)
         count = len(operations) // 2
         changes, update = prepared.changes, memtable.table.update
+        added_bytes = prepared.bytes_used - memtable.bytes_used
+        if added_bytes > _CHECKED_BYTES and _adds(operations):
+            self._check_space(added_bytes)
         last_sequence = self._sequence + count
         try:
             end = self._log.write(batch.encode(operations), count, first_sequence)
@@ -201,8 +225,8 @@ class WriteSide(ReadSide):
         It may be let go meanwhile; on return it has been held since there was room.
         """
         self.check()
-        while self._memtable.bytes_used >= self._room_at:
-            self._make_room()
+        while self._memtable.bytes_used >= self._budget_at:
+            self._make_room(adds=False)
 
     # Hot.
     def acknowledge(self, position: int, policy: SyncPolicy | None) -> None:
@@ -295,6 +319,7 @@ class WriteSide(ReadSide):
         self._drain_released()
         self._rotate()
         self._memtable = self._catalog.freeze(self._sequence + 1)
+        self._checked_to = min(self._checked_to, 0)
         self._set_room()
 
     def _set_room(self) -> None:
@@ -304,29 +329,59 @@ class WriteSide(ReadSide):
         frozen = self._catalog.sources.frozen
         if self._log.sealed:
             # A rotation failed half way: no commit before it has been completed.
-            self._room_at = 0
+            room = 0
         elif frozen:
-            room = max(self.memtable_bytes - sum(f.memtable.bytes_used for f in frozen), 0)
+            whole = max(self.memtable_bytes - sum(f.memtable.bytes_used for f in frozen), 0)
             pace = _HEAD_START + _PACED * self.compactor.progress
             # A flush that fails goes on at no pace: then all of the room is there to be used.
-            self._room_at = room if self.compactor.error else int(room * pace)
+            room = whole if self.compactor.error else int(whole * pace)
         else:
-            self._room_at = self.memtable_bytes // 2
+            room = self.memtable_bytes // 2
+        self._limit(room)
 
-    def _make_room(self) -> Memtable:
-        """Freeze the memtable, waiting for the flush before if there must be. Holds the lock.
+    def _limit(self, room: int) -> None:
+        self._budget_at = room
+        self._room_at = room if room < self._checked_to else int(self._checked_to)
+
+    def _check_space(self, added_bytes: int) -> None:
+        """See that the disk has space, for a commit and for those after it.
 
         Raises:
-            OSError: the flush that would make room fails (a full disk, most likely).
+            DiskSpaceError: it has less than it is to keep.
         """
+        free_bytes = self._fs.free_bytes(self.path) if self.min_free_bytes else None
+        if free_bytes is None:
+            self._checked_to = math.inf
+            return
+        spare_bytes = free_bytes - self.min_free_bytes - added_bytes
+        if spare_bytes < 0:
+            self._checked_to = 0
+            raise DiskSpaceError(self.path, free_bytes, self.min_free_bytes)
+        self._checked_to = self._memtable.bytes_used + min(spare_bytes // 2, _CHECKED_BYTES)
+
+    def _make_room(self, adds: bool = True) -> Memtable:
+        """Freeze the memtable, waiting for the flush before if there must be. Holds the lock.
+
+        Args:
+            adds: the commit that wants room puts something.
+        Raises:
+            OSError: the flush that would make room fails (a full disk, most likely).
+            DiskSpaceError: it puts something, and the disk is to be left alone.
+        """
+        if adds and self._memtable.bytes_used >= self._checked_to:
+            self._check_space(0)
         self._set_room()
-        if self._memtable.bytes_used < self._room_at:
+        if self._memtable.bytes_used < self._budget_at:
             return self._memtable
-        with self.compactor.hurried():
-            if self._wait_for_room():
-                return self._memtable
+        began = self._fs.monotonic()
+        try:
+            with self.compactor.hurried():
+                if self._wait_for_room():
+                    return self._memtable
+        finally:
+            self._note_stall(self._fs.monotonic() - began)
         self._set_room()
-        if self._memtable.bytes_used >= self._room_at:
+        if self._memtable.bytes_used >= self._budget_at:
             try:
                 shielded(self._freeze)
             except OSError as error:
@@ -338,6 +393,15 @@ class WriteSide(ReadSide):
                 ) from error
             self._start_flush()
         return self._memtable
+
+    def _note_stall(self, seconds: float) -> None:
+        if seconds >= _SHORTEST_STALL_SECONDS:
+            self.stall_seconds.record(seconds)
+            self._note_slow("a commit that waited for room in the memtable", seconds)
+
+    def _note_slow(self, what: str, seconds: float) -> None:
+        if seconds >= self.slow_seconds:
+            slow_log.warning("walkv: %s: %s took %.3f s", self.path, what, seconds)
 
     def _wait_for_room(self) -> bool:
         """Return once there is room in the memtable (True), or it may be frozen."""
@@ -354,7 +418,7 @@ class WriteSide(ReadSide):
                 used, frozen = self._memtable.bytes_used, self._catalog.sources.frozen
                 room = self.memtable_bytes - sum(f.memtable.bytes_used for f in frozen)
                 if frozen and used < room and not self._log.sealed:
-                    self._room_at = min(used + _TRICKLE_BYTES, room)
+                    self._limit(min(used + _TRICKLE_BYTES, room))
                     return True
                 self._wait(_STALL_SECONDS)
             self.check()
@@ -362,7 +426,7 @@ class WriteSide(ReadSide):
             # A merge that failed is no reason as long as the flush beside it could make room.
             if error is not None and (self._catalog.sources.frozen or self._crowded()):
                 self._refuse_for(error)
-            if self._memtable.bytes_used < self._room_at:
+            if self._memtable.bytes_used < self._budget_at:
                 return True
         return False
 
@@ -415,3 +479,8 @@ class WriteSide(ReadSide):
         many = len(self._catalog.sources.snapshots) >= limits.MAX_SNAPSHOTS
         # Where a merge met damage there will be no further one, and commits go on without.
         return many and not isinstance(self.compactor.error, (CorruptionError, FormatError))
+
+
+def _adds(operations: list[Any]) -> bool:
+    """Whether a batch puts anything."""
+    return any(item is not None for item in operations[1::2])

@@ -24,7 +24,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from walkv.engine.vfs import File, FileSystem, Lock, OsFileSystem, Window
 from walkv.testing.clock import ManualClock
@@ -198,6 +198,15 @@ class FaultyFileSystem:
         lock = self.base.lock(path)
         self._locks.append(lock)
         return lock
+
+    def holder(self, path: str) -> dict[str, Any] | None:
+        return self.base.holder(path)
+
+    def process_id(self) -> int:
+        return self.base.process_id()
+
+    def free_bytes(self, path: str) -> int | None:
+        return self.base.free_bytes(path)
 
     def join(self, *parts: str) -> str:
         return self.base.join(*parts)

@@ -22,7 +22,7 @@ import itertools
 import posixpath
 from collections.abc import Callable, Iterator
 from random import Random
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from xxhash import xxh3_64_digest
 
@@ -304,6 +304,15 @@ class SimulatedFileSystem:
         self._locks.add(path)
         return SimulatedLock(self, self._file(path), path)
 
+    def holder(self, path: str) -> dict[str, Any] | None:
+        return {} if path in self._locks else None
+
+    def process_id(self) -> int:
+        return 1
+
+    def free_bytes(self, path: str) -> int | None:
+        return None
+
     def join(self, *parts: str) -> str:
         return "/".join(parts) if parts[0] != "/" else posixpath.join(*parts)
 
@@ -357,6 +366,9 @@ class SimulatedLock:
         self._fs = fs
         self._node = file
         self._path = path
+
+    def tell(self, facts: dict[str, Any]) -> None:
+        """Nobody is there to read it."""
 
     def valid(self) -> bool:
         try:

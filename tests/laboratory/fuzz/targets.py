@@ -20,10 +20,11 @@ import zstandard
 from xxhash import xxh3_64_digest
 
 from walkv import limits
-from walkv.engine import batch, frame, manifest, opening, segment, vfs
+from walkv.engine import batch, frame, manifest, opening, segment
 from walkv.engine.frame import BadFrame
 from walkv.engine.segment import Scanner, SegmentHeader
 from walkv.engine.snapshot import BlockCache, SnapshotReader, blocks, layout
+from walkv.engine.vfs import locks
 from walkv.errors import CorruptionError, FormatError, LockedError, WalkvError
 from walkv.testing import Disk, SimulatedFileSystem
 
@@ -214,7 +215,7 @@ def decode_lock(data: bytes) -> bool:
     descriptor = _lock_descriptor()
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, data, 0)
-    holder = vfs._read_holder(descriptor)
+    holder = locks._read(descriptor)
     error = opening._locked("/s", "/s/LOCK", holder)
     assert isinstance(error, LockedError)
     assert error.pid is None or isinstance(error.pid, int)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
 
@@ -24,7 +25,17 @@ from tests.laboratory.programs.world import (
     pick_disks,
     step,
 )
-from walkv import ClosedError, LockedError, ReadOnlyError, StoreFailedError, WriteBack
+from walkv import (
+    Change,
+    ClosedError,
+    DeleteRange,
+    HistoryLostError,
+    LockedError,
+    Put,
+    ReadOnlyError,
+    StoreFailedError,
+    WriteBack,
+)
 from walkv.engine.policies import SyncPolicy
 from walkv.testing import Call, Fault, Operation
 
@@ -35,6 +46,34 @@ MEMBERS = st.lists(
     min_size=2,
     max_size=5,
 )
+
+
+def in_order(changes: list[Change]) -> bool:
+    """Whether batches follow each other, and count their operations."""
+    ends = [0, *(change.last_sequence for change in changes)]
+    return all(
+        before < change.first_sequence
+        and change.last_sequence - change.first_sequence + 1 == len(change.operations)
+        for before, change in zip(ends, changes, strict=False)
+    )
+
+
+def replay(changes: list[Change], now_ms: int) -> dict[bytes, bytes]:
+    """What a store holds that has taken in these batches."""
+    held: dict[bytes, Put] = {}
+    for change in changes:
+        for operation in change.operations:
+            if isinstance(operation, Put):
+                held[operation.key] = operation
+            elif isinstance(operation, DeleteRange):
+                start, stop = operation
+                for key in [k for k in held if start <= k and (stop is None or k < stop)]:
+                    del held[key]
+            else:
+                held.pop(operation.key, None)
+    now = datetime.fromtimestamp(now_ms / 1000, UTC)
+    alive = (p for p in held.values() if p.expires_at is None or p.expires_at > now)
+    return {put.key: put.value for put in alive}
 
 
 class Upkeep(World):
@@ -88,7 +127,7 @@ class Upkeep(World):
         assert stats.sync_policy == str(self.policy)
         assert stats.memtable_budget_bytes == self.memtable_bytes
         assert stats.cache_bytes <= stats.cache_budget_bytes == 20_000
-        assert stats.disk_bytes == stats.snapshot_bytes + stats.log_bytes
+        assert stats.disk_bytes == stats.snapshot_bytes + stats.log_bytes + stats.kept_bytes
         files = {path: len(data) for path, data in disk.files.items()}
         assert stats.snapshot_bytes <= sum(s for p, s in files.items() if p.endswith(".snap"))
         assert stats.log_bytes <= sum(s for p, s in files.items() if p.endswith(".wal"))
@@ -98,10 +137,36 @@ class Upkeep(World):
         self.recent_sync_count = stats.sync_count
         assert not stats.background_error or self.fs.raised
 
+    @step(tasks=FACES, back=st.integers(0, 40))
+    def feed(self, tasks: bool, back: int) -> None:
+        """The log, of which all is kept, holds what the store holds; and any end of it the rest."""
+        face = self.face(tasks)
+        found = list(face.changes(durable=False))
+        assert in_order(found)
+        with self.looking():
+            unsure = self.model.returning(now_ms=self.now_ms)
+            live = self.live()
+            expected = {key: value for key, value in live.items() if key not in unsure}
+            replayed = replay(found, self.now_ms)
+            assert {k: v for k, v in replayed.items() if k not in unsure} == expected
+        durable = list(face.changes())
+        assert found[: len(durable)] == durable
+        with self.looking():
+            if not self.store.stats().unsynced_bytes:
+                assert durable == found
+        since = max(face.last_sequence - back, 0)
+        rest = [change for change in found if change.last_sequence > since]
+        assert list(face.changes(since, durable=False)) == rest
+        following = face.changes(since, follow=True, durable=False)
+        assert [next(following) for _ in rest] == rest
+        following.close()
+        assert raises(HistoryLostError, lambda: list(face.changes(face.last_sequence + 1)))
+
     @step(tasks=FACES)
     def attributes(self, tasks: bool) -> None:
         face = self.face(tasks)
         assert (face.path, face.closed) == (PATH, False)
+        assert face.health().status in (("ok", "degraded") if self.fs.raised else ("ok",))
         assert face.recovery_report == self.store.recovery_report
         assert face.refresh() is False
         assert self.tasks.as_sync().engine is self.store.engine
@@ -202,6 +267,8 @@ class Follower(World):
             assert stats.read_only
             assert stats.last_sequence == self.store.stats().last_sequence
             assert self.reader.verify().ok
+            assert self.reader.health().status == "ok"
+            assert list(self.reader.changes()) == list(self.store.changes(durable=False))
 
     @precondition(lambda self: self.reader is not None)
     @step()

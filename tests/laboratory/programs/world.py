@@ -193,6 +193,9 @@ class World(RuleBasedStateMachine):
             "sync": self.policy,
             "memtable_bytes": self.memtable_bytes,
             "cache_bytes": 20_000,
+            "keep_log": walkv.KeepLog(1e9, 1 << 30),
+            "min_free_bytes": 1_000,
+            "slow_seconds": 5.0,
             "filesystem": self.fs,
         }
 

@@ -47,7 +47,10 @@ class _Writer:
     def open(self) -> walkv.Store:
         self.generation += 1
         return walkv.open(
-            self.path, sync=POLICIES[self.policies], memtable_bytes=self.memtable_bytes
+            self.path,
+            sync=POLICIES[self.policies],
+            memtable_bytes=self.memtable_bytes,
+            min_free_bytes=0,  # what happens at the very end of the disk
         )
 
     def fill(self, store: walkv.Store, most: int) -> OSError | None:

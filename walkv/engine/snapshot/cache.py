@@ -53,7 +53,12 @@ class HotItems(dict[bytes, Any]):
 
 
 class BlockCache:
-    """Pages of all snapshots of one store, by token."""
+    """Pages of all snapshots of one store, by token.
+
+    Attributes:
+        hits, misses: of look-ups that needed a data page; those among hot items need none. Counted
+            without a lock, so a few may be missing.
+    """
 
     __slots__ = (
         "_hot",
@@ -61,6 +66,8 @@ class BlockCache:
         "_readers",
         "budget_bytes",
         "evictions",
+        "hits",
+        "misses",
         "pages",
         "used_bytes",
     )
@@ -71,6 +78,8 @@ class BlockCache:
         self.pages: OrderedDict[int, Any] = OrderedDict()
         self.used_bytes = 0
         self.evictions = 0
+        self.hits = 0
+        self.misses = 0
         self._hot: dict[int, HotItems] = {}
         self._readers = 0
         self._lock = threading.Lock()

@@ -243,10 +243,13 @@ class SnapshotReader:
         if block is None:
             if cached_only:
                 return UNREAD
+            self._cache.misses += 1
             kept, block = self._load_block(offset, index.starts[at + 1] - index.starts[at])
             self._cache.add(self._token_base + offset, kept)
-        elif not block.hot:
-            block = self._used_again(self._token_base + offset, block)
+        else:
+            self._cache.hits += 1
+            if not block.hot:
+                block = self._used_again(self._token_base + offset, block)
         keys = block.keys
         position = bisect_left(keys, key)
         if position < len(keys) and keys[position] == key:

@@ -17,11 +17,11 @@ from typing import Any, Final, Literal, TypeVar, overload
 
 from walkv import limits
 from walkv.engine import wal
+from walkv.engine.changes import POLL_SECONDS, Change, Feed
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
-from walkv.engine.inspect import Progress, Stats, VerifyReport
-from walkv.engine.opening import start_engine
-from walkv.engine.policies import SyncPolicy, Wal, WriteBack, check_policy
+from walkv.engine.inspect import Progress, VerifyReport
+from walkv.engine.policies import WriteBack, check_policy
 from walkv.engine.reads import NEEDS_READ
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store.async_parts import AsyncBatch, AsyncTransaction, AsyncView
@@ -38,7 +38,7 @@ from walkv.engine.store.common import (
     key_range,
 )
 from walkv.engine.store.sync import Store, backoff_seconds, version_check
-from walkv.engine.vfs import FileSystem
+from walkv.engine.watch import Health, Stats
 from walkv.engine.writes import Check
 from walkv.errors import ClosedError, ConflictError, StoreFailedError
 
@@ -50,48 +50,6 @@ _INLINE_BYTES: Final = 64 * limits.KIB
 _INLINE_OPERATIONS: Final = 512
 _PAGE_ENTRIES: Final = 512
 _THREADS: Final = 4
-
-
-async def aopen(
-    path: Any,
-    *,
-    sync: SyncPolicy = Wal(),  # noqa: B008  # immutable
-    read_only: bool = False,
-    create: bool = True,
-    memtable_bytes: int = limits.DEFAULT_MEMTABLE_BYTES,
-    cache_bytes: int = limits.DEFAULT_CACHE_BYTES,
-    filesystem: FileSystem | None = None,
-) -> AsyncStore:
-    """Open a store for asyncio; arguments and errors as in ``walkv.open``."""
-    loop = asyncio.get_running_loop()
-    opening = loop.run_in_executor(
-        None,
-        lambda: start_engine(
-            path,
-            sync=sync,
-            read_only=read_only,
-            create=create,
-            memtable_bytes=memtable_bytes,
-            cache_bytes=cache_bytes,
-            filesystem=filesystem,
-        ),
-    )
-    try:
-        engine = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        # Nobody will get this store. It must not stay locked, and the loop may end with its task.
-        await _finished(opening)
-        if not opening.cancelled() and opening.exception() is None:
-            await _finished(loop.run_in_executor(None, opening.result().close))
-        raise
-    return AsyncStore(engine)
-
-
-async def _finished(future: asyncio.Future[Any]) -> None:
-    """Wait for a future, also if cancelled meanwhile."""
-    while not future.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([future])
 
 
 class AsyncStore(AsyncClosing):
@@ -439,9 +397,35 @@ class AsyncStore(AsyncClosing):
         """Check every byte; ``progress`` is called in another thread. See ``Store.verify``."""
         return await self._in_thread(self._sync_face.verify, progress)
 
+    @property
+    def last_sequence(self) -> int:
+        """The sequence of the last operation committed; see ``Store.last_sequence``."""
+        return self._engine.sequence
+
+    async def changes(
+        self, since: int | None = None, *, follow: bool = False, durable: bool = True
+    ) -> AsyncIterator[Change]:
+        """The batches that were committed, in order, from the log; see ``Store.changes``."""
+        feed = await self._in_thread(Feed, self._engine, since, durable)
+        try:
+            while not self.closed:
+                found = await self._in_thread(feed.take)
+                for change in found:
+                    yield change
+                if not found:
+                    if not follow:
+                        return
+                    await asyncio.sleep(POLL_SECONDS)
+        finally:
+            feed.close()
+
     async def stats(self) -> Stats:
         """The store in numbers."""
         return await self._in_thread(self._sync_face.stats)
+
+    def health(self) -> Health:
+        """Whether the store works; see ``Store.health``."""
+        return self._sync_face.health()
 
     async def close(self) -> None:
         """Sync, settle and close; see ``Store.close``."""

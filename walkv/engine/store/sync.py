@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal, TypeVar, overload
 
 from walkv import limits
+from walkv.engine.changes import Change, changes
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
-from walkv.engine.inspect import Progress, Stats, VerifyReport, stats, verify
-from walkv.engine.opening import start_engine
-from walkv.engine.policies import SyncPolicy, Wal, check_policy
+from walkv.engine.inspect import Progress, VerifyReport, verify
+from walkv.engine.policies import check_policy
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store.batch import Batch
 from walkv.engine.store.common import (
@@ -32,53 +32,12 @@ from walkv.engine.store.common import (
 )
 from walkv.engine.store.transaction import Transaction
 from walkv.engine.store.view import View
-from walkv.engine.vfs import FileSystem
+from walkv.engine.watch import Health, Stats, health, stats
 from walkv.errors import ConflictError
 
 T = TypeVar("T")
 
 _FIRST_BACKOFF_SECONDS = 0.0005
-
-
-def open(
-    path: Any,
-    *,
-    sync: SyncPolicy = Wal(),  # noqa: B008  # immutable
-    read_only: bool = False,
-    create: bool = True,
-    memtable_bytes: int = limits.DEFAULT_MEMTABLE_BYTES,
-    cache_bytes: int = limits.DEFAULT_CACHE_BYTES,
-    filesystem: FileSystem | None = None,
-) -> Store:
-    """Open a store, recovering it first if it was not closed.
-
-    Args:
-        path: the store's directory, by convention ``<name>.walkv``.
-        sync: when a commit is acknowledged: ``Wal()``, ``WriteThrough()`` or ``WriteBack()``.
-        read_only: take no lock and write nothing; follow a writer with ``refresh()``.
-        create: make the store if there is none.
-        memtable_bytes: budget of the in-memory index of unsettled writes.
-        cache_bytes: budget of the cache of settled blocks.
-        filesystem: the operating system's, unless a test brings its own.
-    Raises:
-        LockedError: another opener writes to the store.
-        FileNotFoundError: there is no store, and ``create`` is false or ``read_only`` true.
-        FormatError: the path is not a walkv store, or one of a newer format.
-        CorruptionError: data that had been durable is damaged or missing; nothing was changed.
-        OSError: from the file system.
-    Cost: reads the manifest, the snapshots' footers and the unsettled log: milliseconds for a store
-        that was closed, and at most one memtable budget of log after a crash.
-    """
-    engine = start_engine(
-        path,
-        sync=sync,
-        read_only=read_only,
-        create=create,
-        memtable_bytes=memtable_bytes,
-        cache_bytes=cache_bytes,
-        filesystem=filesystem,
-    )
-    return Store(engine)
 
 
 class Store(Closing):
@@ -416,9 +375,38 @@ class Store(Closing):
         """
         return verify(self._engine, progress)
 
+    @property
+    def last_sequence(self) -> int:
+        """The sequence of the last operation committed; of a read-only store, as of its refresh."""
+        return self._engine.sequence
+
+    def changes(
+        self, since: int | None = None, *, follow: bool = False, durable: bool = True
+    ) -> Iterator[Change]:
+        """The batches that were committed, in order, from the log.
+
+        Args:
+            since: only batches with operations after this sequence: the ``last_sequence`` of the
+                last one that was seen, or of the store; None for all that the log still has.
+            follow: wait for more, until the store is closed.
+            durable: leave out, for now, what a power failure could still take. A read-only store
+                cannot know that, and gives what is there; there, a batch that the writer could not
+                finish may be followed by another one with the same sequence.
+        Raises:
+            HistoryLostError: the log no longer reaches back so far (see ``keep_log``), or the
+                store has not come so far. Also while it is read, if it goes too slowly.
+            CorruptionError: the log is damaged.
+        Cost: reads the segments from there on; batches that are skipped within the first one too.
+        """
+        return changes(self._engine, since, follow=follow, durable=durable)
+
     def stats(self) -> Stats:
-        """The store in numbers."""
+        """The store in numbers. Cost: a ``stat`` per segment."""
         return stats(self._engine)
+
+    def health(self) -> Health:
+        """Whether the store works, for a service's health check. Never raises."""
+        return health(self._engine)
 
     def close(self) -> None:
         """Sync, settle and close. Closing twice is allowed.
