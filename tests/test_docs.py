@@ -708,11 +708,11 @@ def existing(path: Path) -> Iterator[str]:
 
 
 def a_store_with_everything(path: Path) -> Path:
-    """A store with a snapshot, and with two torn tails cut at the same place."""
-    with walkv.open(path) as store:
+    """A store with a snapshot, a kept segment, and two torn tails cut at the same place."""
+    with walkv.open(path, keep_log=walkv.KeepLog()) as store:
         store.put(b"key", b"value")
         store.compact()
-    (tail,) = (path / "log").iterdir()
+    (tail,) = (path / "log").glob("*.wal")
     size = tail.stat().st_size
     taken = path / "quarantine" / f"{tail.name}.{size}.torn"
     taken.write_bytes(b"saved by a recovery that was killed")

@@ -91,14 +91,10 @@ class DiskSpaceError(WalkvError, OSError):
         min_free_bytes: what the store was opened to leave free.
     """
 
-    def __init__(self, path: str, free_bytes: int, min_free_bytes: int) -> None:
-        super().__init__(
-            errno.ENOSPC,
-            f"the disk has {free_bytes:,} bytes left, and this store leaves {min_free_bytes:,} of "
-            "them free (min_free_bytes); this commit was not written, everything before it is "
-            "kept, and reads and deletes go on; free some space",
-            path,
-        )
+    def __init__(
+        self, message: str, *, path: str = "", free_bytes: int = 0, min_free_bytes: int = 0
+    ) -> None:
+        super().__init__(errno.ENOSPC, message, path)
         self.path = path
         self.free_bytes = free_bytes
         self.min_free_bytes = min_free_bytes

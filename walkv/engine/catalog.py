@@ -325,16 +325,18 @@ class Catalog:
             )
         inside = self._fs.join(self._directory, LOG_DIRECTORY)
         if self.keep_log is not None:
-            self._keep(inside, dropped, kept[0], self.keep_log)
+            self._keep(inside, kept[0], self.keep_log)
             return
         for first_sequence in dropped:
             self._remove(self._fs.join(inside, segment.file_name(first_sequence)))
 
-    def _keep(self, inside: str, settled: list[int], next_first: int, setting: KeepLog) -> None:
-        # What cannot be kept now is kept by the next recovery, and trimmed by the next flush.
+    def _keep(self, inside: str, next_first: int, setting: KeepLog) -> None:
+        # What cannot be kept now is kept by the next flush or recovery.
         try:
-            for first_sequence in settled:
-                keep.keep_segment(self._fs, inside, first_sequence)
+            for name in self._fs.list(inside):
+                first_sequence = segment.parse_file_name(name)
+                if first_sequence is not None and first_sequence < next_first:
+                    keep.keep_segment(self._fs, inside, first_sequence)
             file = self._fs.open(self._fs.join(inside, segment.file_name(next_first)))
             try:
                 next_created_ns = segment.peek_header(file).created_ns

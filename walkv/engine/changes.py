@@ -30,7 +30,7 @@ from walkv.engine.follower import Follower
 from walkv.engine.frame import Frame
 from walkv.engine.segment import Scanner
 from walkv.engine.vfs import File, FileSystem
-from walkv.errors import HistoryLostError
+from walkv.errors import CorruptionError, HistoryLostError
 
 POLL_SECONDS: Final = 0.02
 """How often a feed that follows looks whether there is more."""
@@ -168,26 +168,34 @@ class Feed:
         """
         self._engine.check()
         changes: list[Change] = []
+        try:
+            for change in self._further():
+                changes.append(change)
+                self._since = change.last_sequence
+        except (CorruptionError, HistoryLostError):
+            # It stands before what is lost: that is said the next time, after what came before.
+            if not changes:
+                raise
+        return changes
+
+    def _further(self) -> Iterator[Change]:
         taken_bytes = 0
-        while taken_bytes < _TAKEN_BYTES:
+        while True:
             scanner = self._scanner or self._enter()
             if scanner is None:
-                break
+                return
             for found in self._frames(scanner):
-                if found.kind != frame.COMMIT:
-                    continue
-                if found.first_sequence + found.operation_count - 1 > self._since:
-                    changes.append(_change(found))
-                    taken_bytes += changes[-1].size_bytes
+                last_sequence = found.first_sequence + found.operation_count - 1
+                if found.kind == frame.COMMIT and last_sequence > self._since:
+                    change = _change(found)
+                    yield change
+                    taken_bytes += change.size_bytes
                     if taken_bytes >= _TAKEN_BYTES:
-                        break
+                        return
             if not scanner.sealed:
-                break
+                return
             self._next_first = scanner.next_sequence
             self.close()
-        if changes:
-            self._since = changes[-1].last_sequence
-        return changes
 
     def _enter(self) -> Scanner | None:
         """Begin the next segment; None if it is not there yet."""

@@ -137,6 +137,7 @@ class Engine(WriteSide):
                 self._freeze()
             elif not report.clean:
                 self._rotate()
+            self._set_room()
             if self._memtable.bytes_used >= self._budget_at:
                 self._make_room(adds=False)
         if many_segments:

@@ -356,7 +356,14 @@ class WriteSide(ReadSide):
         spare_bytes = free_bytes - self.min_free_bytes - added_bytes
         if spare_bytes < 0:
             self._checked_to = 0
-            raise DiskSpaceError(self.path, free_bytes, self.min_free_bytes)
+            raise DiskSpaceError(
+                f"the disk has {free_bytes:,} bytes left, and this store leaves "
+                f"{self.min_free_bytes:,} free (min_free_bytes); this commit was not written, "
+                "everything before it is kept, reads and deletes go on; free some space",
+                path=self.path,
+                free_bytes=free_bytes,
+                min_free_bytes=self.min_free_bytes,
+            )
         self._checked_to = self._memtable.bytes_used + min(spare_bytes // 2, _CHECKED_BYTES)
 
     def _make_room(self, adds: bool = True) -> Memtable:
