@@ -47,6 +47,8 @@ _FAILED_SYNCS: Final = (
     "schedules: threads=4 policy=wal fault=3 helper=sync sync_ms=10 strategy=walk runs=6",
 )
 
+_PROGRAMS: Final = ("programs: WriteBack programs=45", "programs: Wal programs=45")
+
 WAL: Final = "walkv.engine.wal"
 RECOVERY: Final = "walkv.engine.recovery"
 COMPACTION: Final = "walkv.engine.compaction"
@@ -192,9 +194,9 @@ MUTANTS: Final = (
     ),
     Mutant(
         "a reader does not see that a commit was taken back",
-        "walkv.engine.follower",
-        "Follower._continues",
-        "return again == last",
+        SEGMENT,
+        "Scanner.still_there",
+        "return frames.decode(data, 0, salt=self.header.salt, offset=start) == last",
         "return True",
         ("faults: sweep Wal follow",),
     ),
@@ -454,5 +456,37 @@ MUTANTS: Final = (
         "continue",
         "return",
         _SCHEDULES,
+    ),
+    Mutant(
+        "a feed gives what is not durable",
+        "walkv.engine.changes",
+        "_Readable.size",
+        "self._durable",
+        "False",
+        _PROGRAMS,
+    ),
+    Mutant(
+        "a feed leaves out a batch that it is in the middle of",
+        "walkv.engine.changes",
+        "Feed._further",
+        "last_sequence > self._since",
+        "found.first_sequence > self._since + 1",
+        _PROGRAMS,
+    ),
+    Mutant(
+        "recovery removes a settled segment that is to be kept",
+        RECOVERY,
+        "_find_unknown",
+        "if keep.NAME in entries:",
+        "if False:",
+        _PROGRAMS,
+    ),
+    Mutant(
+        "a flush removes a settled segment that is to be kept",
+        CATALOG,
+        "Catalog.install_flush",
+        "if self.keep_log is not None:",
+        "if False:",
+        _PROGRAMS,
     ),
 )
