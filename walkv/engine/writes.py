@@ -213,7 +213,7 @@ class WriteSide(ReadSide):
         if not self.commit_lock.acquire(blocking=False):
             return None
         try:
-            if self._memtable.bytes_used >= self._room_at and self._stop is None:
+            if self._memtable.bytes_used >= self._budget_at and self._stop is None:
                 return None
             return append(*arguments)
         finally:
