@@ -13,6 +13,7 @@ import walkv.engine
 import walkv.engine.snapshot
 import walkv.integrations
 import walkv.integrations.langgraph
+import walkv.integrations.opentelemetry
 import walkv.namespaces
 
 ROOT = Path(walkv.__file__).parent
@@ -25,7 +26,15 @@ FACE = {"click", "rich"}
 OUTSIDE = {
     "cli": FACE,
     "interfaces": {"rich"},
-    "integrations": {"langgraph", "langchain_core", "numpy", "ormsgpack"},
+    "integrations": {
+        "langchain_core",
+        "langgraph",
+        "numpy",
+        "opentelemetry",
+        "ormsgpack",
+        "prometheus_client",
+    },
+    "ops": {"obstore"},
 }
 
 
@@ -140,7 +149,8 @@ def test_snapshot_modules_are_in_their_reading_order() -> None:
 
 
 def test_the_rooms_of_an_integration_are_in_their_reading_order() -> None:
-    for package in (walkv.integrations, walkv.integrations.langgraph):
+    integrations = walkv.integrations
+    for package in (integrations, integrations.langgraph, integrations.opentelemetry):
         folder = Path(package.__file__).parent
         listed = re.findall(r"^    (\w+)/?  +\S", package.__doc__ or "", re.MULTILINE)
         there = {path.stem for path in folder.glob("*.py")} - {"__init__"}

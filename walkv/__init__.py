@@ -14,6 +14,7 @@ The tower; each floor imports only from those above it:
     engine/            bytes in, bytes out: log, memtable, snapshots, recovery, compaction
       engine/store/    the key-value API
     namespaces/        typed records: sessions, messages, checkpoints and more
+    ops/               check, repair, back up, move, prune
     agent              all of them behind one object
     interfaces/        the storage interfaces of existing agent designs
     integrations/      adapters for agent frameworks, each an optional extra

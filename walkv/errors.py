@@ -16,6 +16,7 @@ apart to know whether reopening helps.
 from __future__ import annotations
 
 import errno
+from datetime import datetime
 
 
 class WalkvError(Exception):
@@ -140,6 +141,25 @@ class FormatError(WalkvError):
         self.supported = supported
 
 
+class ImportSourceError(FormatError):
+    """What was to be imported is not what it was said to be, or is damaged, cut, locked or empty.
+
+    Attributes:
+        path: the file.
+        offset_bytes: where in the file, when known.
+        reason: what is wrong, in a few words.
+    """
+
+    def __init__(self, reason: str, *, path: str = "", offset_bytes: int | None = None) -> None:
+        super().__init__(reason, path=path)
+        self.offset_bytes = offset_bytes
+        self.reason = reason
+
+    def __str__(self) -> str:
+        where = "" if self.offset_bytes is None else f" at byte {self.offset_bytes}"
+        return f"{self.path}{where}: {self.reason}" if self.path else self.reason
+
+
 class CorruptionError(WalkvError):
     """Bytes that had been durable are damaged or missing. Nothing was changed on disk.
 
@@ -178,6 +198,30 @@ class CorruptionError(WalkvError):
             f"{where}: {self.reason}{detail}. Nothing was changed on disk: keep a copy of the "
             "directory, then restore the file or the store from a backup."
         )
+
+
+class BackupError(WalkvError):
+    """A backup was not made, restored or deleted. The ones before are as they were.
+
+    Attributes:
+        target: where the backups are.
+        sequences: what could have been restored, where the point asked for could not: first and
+            last sequence of each stretch.
+        times: likewise, as pairs of times in UTC.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        target: str = "",
+        sequences: tuple[tuple[int, int], ...] = (),
+        times: tuple[tuple[datetime, datetime], ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.target = target
+        self.sequences = sequences
+        self.times = times
 
 
 class WouldBlockError(WalkvError):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from walkv.agent.namespaces import Namespaces, attach, key_value, refuse_options
 from walkv.agent.threads import AgentStore
@@ -36,6 +37,9 @@ from walkv.namespaces.faces import (
     AsyncWorkflows,
 )
 from walkv.namespaces.steps import check_step, step_key
+
+if TYPE_CHECKING:
+    from walkv.ops.backing import BackupSchedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -80,6 +84,7 @@ class AsyncAgentStore(AsyncClosing):
         self._policies = dict(policies or {})
         self._options = options
         self.by_name: dict[str, AsyncNamespace[Any]] = {}
+        self._schedules: list[BackupSchedule] = []
 
     @classmethod
     async def open(cls, store: Any, **options: Any) -> Self:
@@ -262,12 +267,41 @@ class AsyncAgentStore(AsyncClosing):
         lines = [await each.verify() for each in self.by_name.values()]  # type: ignore[attr-defined]
         return [line for part in lines for line in part]
 
+    async def schedule_backups(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        every_seconds: float,
+        keep: int | None = None,
+        keep_days: float | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> BackupSchedule:
+        """Make a backup every so often in a thread; see ``AgentStore.schedule_backups``."""
+        from walkv.ops.backing import BackupSchedule
+
+        self.store.as_sync().engine.check()
+        schedule = await asyncio.to_thread(
+            functools.partial(
+                BackupSchedule,
+                self.path,
+                target,
+                every_seconds=every_seconds,
+                keep=keep,
+                keep_days=keep_days,
+                on_error=on_error,
+            )
+        )
+        self._schedules.append(schedule)
+        return schedule
+
     async def sync(self) -> None:
         """Make every commit so far durable, whatever its policy."""
         await self.store.sync()
 
     async def close(self) -> None:
         """Close the store, unless it was given open."""
+        for schedule in self._schedules:
+            await asyncio.to_thread(schedule.stop)
         if self.by_name:
             if self._owns:
                 await self.store.close()

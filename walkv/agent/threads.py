@@ -6,10 +6,12 @@ import functools
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from walkv import limits
 from walkv.agent.namespaces import Namespaces, attach, key_value, refuse_options
+from walkv.engine.keep import KeepLog
+from walkv.engine.opening import DEFAULT_SLOW_SECONDS
 from walkv.engine.policies import SyncPolicy, Wal
 from walkv.engine.store import Store, open
 from walkv.engine.store.common import Closing
@@ -20,6 +22,9 @@ from walkv.namespaces.access import Access, Batch
 from walkv.namespaces.base import Declaration, Namespace
 from walkv.namespaces.faces import CLASSES
 from walkv.namespaces.steps import check_step, step_key
+
+if TYPE_CHECKING:
+    from walkv.ops.backing import BackupSchedule
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +38,8 @@ class AgentStore(Closing, Namespaces):
         store: a path, or an open ``Store``, which is then left open.
         sync: policy of commits to namespaces without one of their own; the store's.
         policies: policies by namespace, instead of their defaults.
-        read_only, create, memtable_bytes, cache_bytes, filesystem: as in ``walkv.open``.
+        read_only, create, memtable_bytes, cache_bytes, keep_log, min_free_bytes, slow_seconds,
+            filesystem: as in ``walkv.open``.
     Raises:
         What ``walkv.open`` raises.
 
@@ -51,6 +57,9 @@ class AgentStore(Closing, Namespaces):
         create: bool = True,
         memtable_bytes: int = limits.DEFAULT_MEMTABLE_BYTES,
         cache_bytes: int = limits.DEFAULT_CACHE_BYTES,
+        keep_log: KeepLog | None = None,
+        min_free_bytes: int = limits.DEFAULT_MIN_FREE_BYTES,
+        slow_seconds: float = DEFAULT_SLOW_SECONDS,
         filesystem: FileSystem | None = None,
     ) -> None:
         options: dict[str, Any] = {
@@ -59,12 +68,16 @@ class AgentStore(Closing, Namespaces):
             "create": create,
             "memtable_bytes": memtable_bytes,
             "cache_bytes": cache_bytes,
+            "keep_log": keep_log,
+            "min_free_bytes": min_free_bytes,
+            "slow_seconds": slow_seconds,
             "filesystem": filesystem,
         }
         self._owns = not isinstance(store, Store)
         if isinstance(store, Store):
             refuse_options(options)
         self.store: Store = store if isinstance(store, Store) else open(store, **options)
+        self._schedules: list[BackupSchedule] = []
         try:
             self._access = Access(key_value(self.store.engine), self)
             super().__init__(self._access, policies or {})
@@ -209,11 +222,45 @@ class AgentStore(Closing, Namespaces):
         """
         return [line for each in self.by_name.values() for line in each.verify()]
 
+    def schedule_backups(
+        self,
+        target: str | os.PathLike[str],
+        *,
+        every_seconds: float,
+        keep: int | None = None,
+        keep_days: float | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> BackupSchedule:
+        """Make a backup every so often in a thread, until it is stopped or this is closed.
+
+        Args:
+            target: a directory, or the URL of an object store.
+            every_seconds, keep, keep_days, on_error: as for ``walkv.ops.BackupSchedule``.
+        Raises:
+            ClosedError: the store was closed.
+            ValueError, BackupError: one of these is not what it should be.
+        """
+        from walkv.ops.backing import BackupSchedule
+
+        self.store.engine.check()
+        schedule = BackupSchedule(
+            self.path,
+            target,
+            every_seconds=every_seconds,
+            keep=keep,
+            keep_days=keep_days,
+            on_error=on_error,
+        )
+        self._schedules.append(schedule)
+        return schedule
+
     def sync(self) -> None:
         """Make every commit so far durable, whatever its policy."""
         self.store.sync()
 
     def close(self) -> None:
         """Close the store, unless it was given open. Closing twice is allowed."""
+        for schedule in self._schedules:
+            schedule.stop()
         if self._owns:
             self.store.close()

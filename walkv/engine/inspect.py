@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 
-from walkv.engine import files, manifest, recovery, segment
+from walkv.engine import files, keep, manifest, recovery, segment
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.manifest import Manifest
+from walkv.engine.segment import Scanner
 from walkv.engine.snapshot import BlockCache, SnapshotReader
 from walkv.engine.vfs import FileSystem
 from walkv.engine.watch import log_bytes
@@ -39,19 +41,30 @@ class VerifyReport:
         return not self.problems
 
 
-def verify(engine: Engine | Follower, progress: Progress | None = None) -> VerifyReport:
+def verify(
+    engine: Engine | Follower,
+    progress: Progress | None = None,
+    max_bytes_per_second: float | None = None,
+) -> VerifyReport:
     """Read every byte of the store again and hold it against its checksum.
 
     Goes on after damage, so that the report names every damaged file. Writers are not blocked.
 
+    Args:
+        max_bytes_per_second: read no faster, for the sake of others.
     Cost: reads the whole store once, past the cache.
     """
     engine.check()
+    if max_bytes_per_second is not None and not max_bytes_per_second > 0:
+        raise ValueError(f"max_bytes_per_second must be above 0, not {max_bytes_per_second}")
     fs = engine.fs
+    log_directory = fs.join(engine.path, files.LOG_DIRECTORY)
+    began = fs.monotonic()
     point = engine.pin()
     problems: list[CorruptionError | FormatError] = []
     catalog = engine.catalog
     total_bytes = sum(s.summary.size_bytes for s in point.sources.snapshots) + log_bytes(engine)
+    total_bytes += keep.kept_bytes(fs, log_directory)
     file_count = checked_bytes = 0
 
     def advance(size_bytes: int) -> None:
@@ -59,6 +72,9 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
         checked_bytes += size_bytes
         if progress is not None:
             progress(min(checked_bytes, total_bytes), total_bytes)
+        if max_bytes_per_second is not None:
+            due = began + checked_bytes / max_bytes_per_second
+            fs.sleep(max(due - fs.monotonic(), 0.0))
 
     def check(path: str, action: Callable[[], None]) -> None:
         nonlocal file_count
@@ -86,7 +102,7 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
         known = catalog.manifest
         for first_sequence in known.segments:
             name = segment.file_name(first_sequence)
-            path = fs.join(engine.path, files.LOG_DIRECTORY, name)
+            path = fs.join(log_directory, name)
             durable_offset = 0
             if isinstance(engine, Engine):
                 durable_offset = engine.write_log.durable_offset_of(first_sequence)
@@ -96,11 +112,23 @@ def verify(engine: Engine | Follower, progress: Progress | None = None) -> Verif
             def check_segment(
                 path: str = path, newest: bool = newest, durable_offset: int = durable_offset
             ) -> None:
-                advance(_check_segment(fs, path, known.store_id, newest, durable_offset))
+                _check_segment(fs, path, known.store_id, newest, durable_offset, advance)
 
             check(path, check_segment)
             if len(problems) > count and first_sequence not in _newest(engine).segments:
                 problems.pop()  # flushed and removed while we looked
+        kept = [n for n in keep.kept_segments(fs, log_directory) if n < known.segments[0]]
+        for first_sequence, following in pairwise([*kept, known.segments[0]]):
+            path = fs.join(log_directory, keep.kept_name(first_sequence))
+            count = len(problems)
+
+            def check_kept(path: str = path, following: int = following) -> None:
+                _check_kept(fs, path, known.store_id, following, advance)
+
+            check(path, check_kept)
+            still_kept = keep.kept_segments(fs, log_directory)
+            if len(problems) > count and first_sequence not in still_kept:
+                problems.pop()  # removed while we looked
     finally:
         point.release()
     if progress is not None:
@@ -137,13 +165,17 @@ def _check_snapshot(
 
 
 def _check_segment(
-    fs: FileSystem, path: str, store_id: bytes, newest: bool, durable_offset: int
-) -> int:
+    fs: FileSystem,
+    path: str,
+    store_id: bytes,
+    newest: bool,
+    durable_offset: int,
+    progress: Callable[[int], None],
+) -> None:
     scanner = recovery.open_segment(fs, path, store_id)
 
     def read_on() -> None:
-        for _ in scanner.frames():
-            pass
+        _read_frames(scanner, progress)
 
     try:
         read_on()
@@ -153,6 +185,31 @@ def _check_segment(
         recovery.judge(scanner, read_on)
         if scanner.offset < durable_offset:
             raise recovery.damage(scanner, "a frame that is durable is damaged")
-        return scanner.offset
+    finally:
+        scanner.file.close()
+
+
+def _read_frames(scanner: Scanner, progress: Callable[[int], None]) -> None:
+    start = scanner.offset
+    for found in scanner.frames():
+        progress(found.end_offset - start)
+        start = found.end_offset
+
+
+def _check_kept(
+    fs: FileSystem, path: str, store_id: bytes, following: int, progress: Callable[[int], None]
+) -> None:
+    scanner = recovery.open_segment(fs, path, store_id)
+    try:
+        _read_frames(scanner, progress)
+        if not (scanner.sealed and scanner.ends_in_zeros()):
+            raise recovery.damage(scanner, "a kept segment does not end with its seal")
+        if scanner.next_sequence != following:
+            raise CorruptionError(
+                "the segment behind this kept one does not continue it",
+                path=path,
+                expected=f"sequence {scanner.next_sequence}",
+                found=f"sequence {following}",
+            )
     finally:
         scanner.file.close()

@@ -12,6 +12,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from itertools import islice
 from typing import Any, Final, Literal, TypeVar, overload
 
@@ -393,9 +394,12 @@ class AsyncStore(AsyncClosing):
         """Rewrite everything into one snapshot; see ``Store.compact``."""
         await self._in_thread(self._sync_face.compact)
 
-    async def verify(self, progress: Progress | None = None) -> VerifyReport:
+    async def verify(
+        self, progress: Progress | None = None, *, max_bytes_per_second: float | None = None
+    ) -> VerifyReport:
         """Check every byte; ``progress`` is called in another thread. See ``Store.verify``."""
-        return await self._in_thread(self._sync_face.verify, progress)
+        check = partial(self._sync_face.verify, max_bytes_per_second=max_bytes_per_second)
+        return await self._in_thread(check, progress)
 
     @property
     def last_sequence(self) -> int:

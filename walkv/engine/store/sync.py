@@ -367,13 +367,16 @@ class Store(Closing):
         """
         self._writer().compact()
 
-    def verify(self, progress: Progress | None = None) -> VerifyReport:
+    def verify(
+        self, progress: Progress | None = None, *, max_bytes_per_second: float | None = None
+    ) -> VerifyReport:
         """Read every byte of the store again and hold it against its checksum; changes nothing.
 
         Args:
             progress: called with the bytes checked so far and the bytes in all.
+            max_bytes_per_second: read no faster, for the sake of others.
         """
-        return verify(self._engine, progress)
+        return verify(self._engine, progress, max_bytes_per_second)
 
     @property
     def last_sequence(self) -> int:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from walkv.errors import WalkvError
+from walkv.errors import BackupError, WalkvError
+
+__all__ = ["BackupError", "BackupNotFoundError", "NoSqlError", "RestoreError"]
 
 
 class NoSqlError(WalkvError, NotImplementedError):
     """SQL was asked for, and a store has none."""
-
-
-class BackupError(WalkvError):
-    """A backup was not made, listed or deleted. The ones before are as they were."""
 
 
 class RestoreError(WalkvError):
