@@ -2,22 +2,25 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import shlex
 import signal
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import Result
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 import walkv
-from walkv.cli.app import walkv_command
+from tests.support.sources import make_sources
+from walkv.cli.app import GROUPS, walkv_command
 
 Run = Callable[..., Result]
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -29,14 +32,43 @@ COMMANDS = {
     "delete": ["k"],
     "scan": [],
     "show": [],
+    "info": [],
     "stats": [],
+    "top": ["--count", "1"],
+    "tail": [],
+    "log": [],
+    "history": ["k"],
+    "diff": ["--thread", "t1"],
+    "health": [],
     "verify": [],
     "compact": [],
+    "prune": ["--checkpoints-keep", "1"],
+    "sweep": [],
 }
-OTHERS = ("import", "demo")
+OTHERS = (
+    "backup",
+    "backups",
+    "demo",
+    "doctor",
+    "export",
+    "import",
+    "keygen",
+    "repair",
+    "restore",
+)
 """Have tests of their own for what the others have in common."""
-READERS = ("get", "scan", "show", "stats", "verify")
-WRITERS = ("put", "delete", "compact")
+READERS = {
+    **{name: [] for name in ("scan", "show", "info", "stats", "tail", "log", "health", "verify")},
+    "get": ["user/1"],
+    "history": ["user/1"],
+    "top": ["--count", "1"],
+    "prune": ["--checkpoints-keep", "1", "--dry-run"],
+    "sweep": ["--dry-run"],
+}
+WRITERS = ("put", "delete", "compact", "prune", "sweep")
+REPORTS = ("verify", "health")
+"""Commands for which damage is a result."""
+ENDLESS = ("walkv top agent.walkv", "walkv top agent.walkv --interval 5", "--follow")
 
 
 def examples(name: str) -> list[str]:
@@ -44,6 +76,15 @@ def examples(name: str) -> list[str]:
     assert text is not None
     lines = inspect.cleandoc(text).splitlines()
     return [line.strip() for line in lines if "walkv " in line and line[:2] == "  "]
+
+
+def every_name() -> Iterator[str]:
+    """Names of all commands, those of a group with its name before."""
+    for name, command in walkv_command.commands.items():
+        if isinstance(command, click.Group):
+            yield from (f"{name} {inner}" for inner in command.commands)
+        else:
+            yield name
 
 
 def test_every_command_is_known() -> None:
@@ -54,7 +95,7 @@ def test_version(run: Run) -> None:
     assert run("--version").stdout == f"walkv {walkv.__version__}\n"
 
 
-@pytest.mark.parametrize("name", ["", *COMMANDS, *OTHERS])
+@pytest.mark.parametrize("name", ["", *every_name()])
 def test_help_teaches_with_an_example(run: Run, name: str) -> None:
     text = run(*name.split(), "--help").stdout
     assert "Example" in text
@@ -65,12 +106,22 @@ def test_help_teaches_with_an_example(run: Run, name: str) -> None:
 
 
 def test_every_command_has_json() -> None:
-    for command in walkv_command.commands.values():
+    for name in every_name():
+        first, _, inner = name.partition(" ")
+        command = walkv_command.commands[first]
+        if isinstance(command, click.Group):
+            command = command.commands[inner]
         assert "--json" in [name for parameter in command.params for name in parameter.opts]
 
 
 @pytest.mark.parametrize(
-    "line", [line for name in ["", *COMMANDS, "import"] for line in examples(name)]
+    "line",
+    [
+        line
+        for name in ["", *COMMANDS, "export", "import", "keygen"]
+        for line in examples(name)
+        if not line.endswith(ENDLESS)
+    ],
 )
 def test_examples_work(
     run: Run, start: Start, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -84,7 +135,15 @@ def test_examples_work(
         checkpoint: Any = {"id": "1", "channel_values": {}, "channel_versions": {}}
         config: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": ""}}
         saver.put(config, checkpoint, {}, {})
+    with walkv.AgentStore("agent.walkv") as agent:
+        agent.sessions.create("s1", user_id="ada")
+        for number in range(7):
+            agent.messages.append("s1", role="user", content=str(number))
+        for number in (1, 2):
+            agent.checkpoints.put("t1", f"c{number}", {"n": number})
     words = shlex.split(line, comments=True)
+    if words[1] in ("export", "import"):
+        make_sources(tmp_path)
     if words[1] == "demo":
         return  # see test_demo
     if {"|", ">"} & set(words):
@@ -94,9 +153,23 @@ def test_examples_work(
         run(*words[1:])
 
 
-@pytest.mark.parametrize("line", examples("demo"))
-def test_examples_of_the_demo_parse(line: str) -> None:
-    walkv_command.commands["demo"].make_context("demo", shlex.split(line)[2:]).close()
+@pytest.mark.parametrize(
+    "line", [line for name in ("demo", "doctor", "top", "tail") for line in examples(name)]
+)
+def test_examples_of_what_takes_long_parse(line: str) -> None:
+    _, name, *arguments = shlex.split(line)
+    walkv_command.commands[name].make_context(name, arguments).close()
+
+
+def test_every_command_has_one_heading(run: Run) -> None:
+    listed = [command.name for commands in GROUPS.values() for command in commands]
+    assert sorted(listed) == sorted(walkv_command.commands)
+    text = run("--help").stdout
+    for heading, commands in GROUPS.items():
+        _, _, rest = text.partition(f"\n{heading}:\n")
+        section = rest.partition("\n\n")[0]
+        for command in commands:
+            assert re.search(rf"^  {command.name} +\S", section, re.MULTILINE)
 
 
 def test_without_a_command(run: Run) -> None:
@@ -171,10 +244,10 @@ def test_a_locked_store(fails: Fails, store: Path, name: str) -> None:
 @pytest.mark.parametrize("name", READERS)
 def test_a_locked_store_can_be_read(run: Run, store: Path, name: str) -> None:
     with walkv.open(store):
-        run(name, store, *(["user/1"] if name == "get" else []))
+        run(name, store, *READERS[name])
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name != "verify"])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in REPORTS])
 def test_a_damaged_store(fails: Fails, store: Path, name: str) -> None:
     path = store / "MANIFEST"
     data = bytearray(path.read_bytes())

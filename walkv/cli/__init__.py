@@ -2,9 +2,15 @@
 
     text, policies                       bytes and policies as a person names them
     folder                               the files of a folder, read without being fooled
-    output, options, stores              what the commands share
+    output, options, stores, screen      what the commands share
     values, listing, own                 what show shows: cells and JSON, columns, your namespaces
-    data, show, upkeep, demo             the commands; the demo is a package of its own
+    describing, operations               words for facts, and for what was written
+    data, show                           commands for keys and values, and for records
+    info, upkeep, top                    for a store as a whole: described, in numbers, at work
+    following, history, diff             for what happened: the log, a key, a state
+    doctoring, verifying, repairing      for bad days
+    backups, exporting, importing        for what goes elsewhere, and comes from there
+    pruning, keys, demo                  for upkeep; the demo is a package of its own
     app                                  the group; every error becomes one line and a status
 
 Needs the extra ``walkv[cli]``; nothing else of walkv imports this package.

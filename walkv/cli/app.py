@@ -19,16 +19,29 @@ import click
 
 import walkv
 from walkv.cli import text
+from walkv.cli.backups import backup, backups, restore
 from walkv.cli.data import delete, get, put, scan
 from walkv.cli.demo.command import demo
+from walkv.cli.diff import diff
+from walkv.cli.doctoring import doctor, health
+from walkv.cli.exporting import export_command
+from walkv.cli.following import log, tail
+from walkv.cli.history import history_command
 from walkv.cli.importing import import_command
+from walkv.cli.info import info
+from walkv.cli.keys import keygen
 from walkv.cli.output import is_terminal
+from walkv.cli.pruning import prune_command, sweep_command
+from walkv.cli.repairing import repair
 from walkv.cli.show import show
-from walkv.cli.upkeep import compact, stats, verify
+from walkv.cli.top import top
+from walkv.cli.upkeep import compact, stats
+from walkv.cli.verifying import verify
 
 _FAILED: Final = 1
 _INTERRUPTED: Final = 130
 _PIPE_CLOSED: Final = 141
+_SUMMARY_COLUMNS: Final = 80
 
 
 class _InterruptedError(Exception):
@@ -63,8 +76,20 @@ class _Commands(click.Group):
             status = error.exit_code
         except (walkv.WalkvError, OSError) as error:
             _report(_message(error), error)
+            _discard_unwritable()
             status = _FAILED
         sys.exit(status)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands under headings; in the order in which they are needed."""
+        widest = max(map(len, self.commands))
+        for heading, commands in GROUPS.items():
+            rows = [
+                ((command.name or "").ljust(widest), command.get_short_help_str(_SUMMARY_COLUMNS))
+                for command in commands
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         # click's ``main`` has answers of its own to these two.
@@ -109,6 +134,15 @@ def _discard_output() -> None:
         os.close(descriptor)
 
 
+def _discard_unwritable() -> None:
+    # What a full disk has not taken would fail again at the end, and change the exit status.
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        _discard_output()
+
+
 @click.group(
     "walkv",
     cls=_Commands,
@@ -124,8 +158,9 @@ def walkv_command(ctx: click.Context) -> None:
     digits. Bytes that are not printable are shown as \\xNN, and a backslash as \\\\.
 
     With --json every command prints JSON objects, one a line: scan one for each entry, show one for
-    each record, every other command one. Keys and values in them are strings, or {"base64": "..."}
-    where they are not UTF-8, or hex strings with --hex. Messages and errors go to stderr.
+    each record, log, tail, history and top one for each of what they list, others one. Keys and
+    values in them are strings, or {"base64": "..."} where they are not UTF-8, or hex strings with
+    --hex. Messages and errors go to stderr.
 
     Reading takes no lock and changes nothing, so it is safe while a program has the store open.
 
@@ -137,6 +172,9 @@ def walkv_command(ctx: click.Context) -> None:
       walkv get agent.walkv user/1
       walkv scan agent.walkv --prefix user/
       walkv show messages agent.walkv
+      walkv info agent.walkv
+      walkv tail agent.walkv --values
+      walkv export agent.walkv agent.jsonl
       walkv import langgraph-sqlite checkpoints.sqlite
       walkv demo
     """
@@ -145,5 +183,17 @@ def walkv_command(ctx: click.Context) -> None:
         ctx.exit(2)
 
 
-for _command in (get, put, delete, scan, show, stats, verify, compact, import_command, demo):
-    walkv_command.add_command(_command)
+GROUPS: Final[dict[str, tuple[click.Command, ...]]] = {
+    "Data": (get, put, delete, scan, show),
+    "Look inside": (info, stats, top, tail, log, history_command, diff),
+    "Back up": (backup, restore, backups),
+    "Check": (doctor, health, verify, repair),
+    "Move": (export_command, import_command),
+    "Upkeep": (compact, prune_command, sweep_command, keygen),
+    "See it work": (demo,),
+}
+"""Every command, by the heading that it has in the help."""
+
+for _commands in GROUPS.values():
+    for _command in _commands:
+        walkv_command.add_command(_command)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Final, Literal, TextIO
 
@@ -18,6 +18,7 @@ import click
 from rich import box
 from rich.console import Console
 from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.table import Table
 from rich.text import Text
@@ -117,6 +118,18 @@ def _echo(lines: list[bytes]) -> None:
 def note(text: str) -> None:
     """A line on stderr that is not an error."""
     click.echo(f"walkv: {text}", err=True)
+
+
+@contextmanager
+def bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A callback for what is done and how much there is; shows a bar on a terminal, else None."""
+    if not is_terminal(sys.stderr):
+        yield None
+        return
+    columns = (TextColumn(text), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as shown:
+        task = shown.add_task(text, total=None)
+        yield lambda done, total: shown.update(task, completed=done, total=total)
 
 
 class Steps:

@@ -1,23 +1,13 @@
-"""Records of namespaces that an application has declared, read without its classes.
-
-The registry of the store says which fields a record has, which is all that is needed to show it.
-Migrations are the application's, so a record is shown as it was written.
-"""
+"""Records of namespaces that an application has declared, read without its classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-from walkv import CodecError, Store
-from walkv.namespaces import codec
+from walkv import Store
 from walkv.namespaces.registry import Entry
-from walkv.namespaces.schema import MASK
-
-
-def records_prefix(name: str) -> bytes:
-    """What the keys of all records of a namespace begin with; see ``walkv.namespaces.table``."""
-    return b"\0%b\0r" % name.encode()
+from walkv.ops.naming import record_of, record_prefix
 
 
 def records(store: Store, name: str, entry: Entry, secrets: bool) -> Iterator[dict[str, Any]]:
@@ -26,20 +16,8 @@ def records(store: Store, name: str, entry: Entry, secrets: bool) -> Iterator[di
     Raises:
         CodecError: one cannot be read.
     """
-    for key, value in store.scan(records_prefix(name)):
-        row = codec.decode(value)
-        try:
-            number = row[0]
-            # A record that expires has the time between layout and values; see ``schema``.
-            number, found = (number, row[1:]) if number >= 0 else (-1 - number, row[2:])
-            record = dict(zip(entry.layouts[number].names, found, strict=True))
-        except (TypeError, IndexError, ValueError) as error:
-            raise CodecError(f"{name}: the record under {key!r} cannot be read") from error
-        if not secrets:
-            for field in entry.secrets:
-                if record.get(field):
-                    record[field] = MASK
-        yield record
+    for _, value in store.scan(record_prefix(name)):
+        yield record_of(value, name, entry, secrets=secrets)
 
 
 def names(entry: Entry) -> list[str]:

@@ -21,6 +21,7 @@ from walkv.namespaces.base import Namespace
 from walkv.namespaces.faces import CLASSES
 from walkv.namespaces.keyvalue import Reader
 from walkv.namespaces.registry import Entry
+from walkv.ops.naming import record_prefix
 
 _NAMESPACES: Final = "namespaces"
 _POLICY_NAMES: Final = {WriteThrough: "write-through", Wal: "wal", WriteBack: "write-back"}
@@ -144,7 +145,7 @@ def _show_namespaces(agent: AgentStore, known: dict[str, Entry], path: str, as_j
         if name in known
     ]
     rows += [
-        {"namespace": name, "records": agent.store.count(own.records_prefix(name)), "policy": None}
+        {"namespace": name, "records": agent.store.count(record_prefix(name)), "policy": None}
         for name in known
         if name not in CLASSES
     ]

@@ -51,7 +51,7 @@ def _open(path: str, *, read_only: bool, create: bool) -> walkv.Store:
         except FileNotFoundError:
             if create:
                 raise  # then it is not the store that is missing
-            raise Failure(_no_store(path)) from None
+            raise Failure(no_store(path)) from None
         except walkv.LockedError as error:
             raise Failure(_locked(path, error)) from error
     for warning in caught:
@@ -59,7 +59,8 @@ def _open(path: str, *, read_only: bool, create: bool) -> walkv.Store:
     return store
 
 
-def _no_store(path: str) -> str:
+def no_store(path: str) -> str:
+    """What there is instead of a store, for a person."""
     if os.path.isfile(path):
         return f"{path}: this is a file, and a walkv store is a directory"
     return f"{path}: there is no walkv store here"

@@ -1,23 +1,21 @@
-"""The commands for a whole store: stats, verify, compact."""
+"""The commands for a whole store: stats, compact."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
 import click
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from walkv import AgentStore, CorruptionError, FormatError, RecoveryReport, VerifyReport
+from walkv import Histogram, Stats
 from walkv.cli import output
+from walkv.cli.describing import stats_fields, writer
 from walkv.cli.folder import directory_bytes
 from walkv.cli.options import json_option, store_argument
 from walkv.cli.stores import reading, writing
 from walkv.cli.text import one_line
+from walkv.engine.vfs import OsFileSystem
+from walkv.engine.watch import published
 
 
 @click.command()
@@ -26,8 +24,14 @@ from walkv.cli.text import one_line
 def stats(path: str, as_json: bool) -> None:
     """Show a store in numbers.
 
-    Entries count every write that compaction has not yet folded together, so there may be more of
-    them than keys. With --json: every field of walkv.Stats, and those of walkv.RecoveryReport under
+    The numbers are those of the program that has the store open for writing, as it told them last;
+    it does so about once a second while there are commits. If nobody has it open, they are those of
+    a reader, which does not know what only a writer does. Entries count every write that compaction
+    has not yet folded together, so there may be more of them than keys. Counters begin anew with
+    every opening.
+
+    With --json: every field of walkv.Stats, histograms by their percentiles; "source", which is
+    "writer" or "reader"; and the fields of walkv.RecoveryReport, of reading it now, under
     "recovery".
 
     \b
@@ -36,140 +40,73 @@ def stats(path: str, as_json: bool) -> None:
       walkv stats agent.walkv --json
     """
     with reading(path) as store:
-        found = store.stats()
+        holder = published(OsFileSystem(), store.path)
+        told = None if holder is None else holder.stats
+        found = told or store.stats()
         report = store.recovery_report
     if as_json:
-        fields = dataclasses.asdict(found) | {"recovery": recovery_fields(report)}
+        fields = stats_fields(found) | {
+            "source": "reader" if told is None else "writer",
+            "recovery": dataclasses.asdict(report),
+        }
         output.emit_json(fields)
         return
-    state = "closed cleanly" if report.clean else "open in another program, or not closed cleanly"
-    output.print_facts(
-        [
-            ("store", one_line(found.path)),
-            ("state", state),
-            ("entries", f"{found.memtable_entries + found.snapshot_entries:,}"),
-            ("  in the log", f"{found.memtable_entries:,}"),
-            ("  in snapshots", f"{found.snapshot_entries:,}"),
-            ("  deletions", f"{found.tombstone_count:,}"),
-            ("last sequence", f"{found.last_sequence:,}"),
-            ("on disk", output.size(found.disk_bytes)),
-            ("  log", _files(found.log_bytes, found.segment_count, "segment")),
-            ("  snapshots", _files(found.snapshot_bytes, found.snapshot_count, "file")),
-            ("opened in", f"{report.elapsed_seconds * 1e3:.1f} ms"),
-        ]
-    )
+    state = "closed cleanly" if report.clean else "not closed cleanly"
+    if holder is not None:
+        state = writer(holder)
+    facts = [
+        ("store", one_line(found.path)),
+        ("state", state),
+        ("entries", f"{found.memtable_entries + found.snapshot_entries:,}"),
+        ("  in the log", f"{found.memtable_entries:,}"),
+        ("  in snapshots", f"{found.snapshot_entries:,}"),
+        ("  deletions", f"{found.tombstone_count:,}"),
+        ("last sequence", f"{found.last_sequence:,}"),
+        ("on disk", output.size(found.disk_bytes)),
+        ("  log", _files(found.log_bytes, found.segment_count, "segment")),
+        ("  kept log", _files(found.kept_bytes, found.kept_segment_count, "segment")),
+        ("  snapshots", _files(found.snapshot_bytes, found.snapshot_count, "file")),
+    ]
+    output.print_facts(facts + ([] if told is None else _work(told)))
+
+
+def _work(told: Stats) -> list[tuple[str, str]]:
+    """What a writer has done since it opened the store."""
+    lookups = told.cache_hits + told.cache_misses
+    return [
+        ("commits", f"{told.commit_count:,}, {output.size(told.written_bytes)} of log"),
+        ("syncs", f"{told.sync_count:,}"),
+        ("  took", _spread(told.sync_seconds)),
+        ("  covered", f"{told.group_sizes.mean:,.1f} commits each, on average"),
+        ("stalls", _spread(told.stall_seconds)),
+        ("flushes", _done(told.flush_count, told.flushed_bytes, told.flush_seconds)),
+        ("merges", _done(told.merge_count, told.merged_bytes, told.merge_seconds)),
+        ("memtable", _of(told.memtable_bytes, told.memtable_budget_bytes)),
+        ("cache", _of(told.cache_bytes, told.cache_budget_bytes)),
+        ("  hits", f"{told.cache_hits / lookups:.1%}" if lookups else "no look-ups"),
+        ("last error", one_line(told.background_error) or "none"),
+    ]
+
+
+def _spread(found: Histogram) -> str:
+    if not found.count:
+        return "none"
+    p50, p99 = found.percentile(50) * 1e3, found.percentile(99) * 1e3
+    return f"half up to {p50:,.2f} ms, 99 % {p99:,.2f} ms, all {found.largest * 1e3:,.2f} ms"
+
+
+def _done(count: int, size_bytes: int, seconds: Histogram) -> str:
+    if not count:
+        return "none"
+    return f"{count:,}, {output.size(size_bytes)}, {seconds.mean:,.2f} s on average"
+
+
+def _of(used_bytes: int, budget_bytes: int) -> str:
+    return f"{output.size(used_bytes)} of {output.size(budget_bytes)}"
 
 
 def _files(size_bytes: int, count: int, kind: str) -> str:
     return f"{output.size(size_bytes)} in {count:,} {kind}{'' if count == 1 else 's'}"
-
-
-def recovery_fields(report: RecoveryReport) -> dict[str, Any]:
-    """A recovery report for a program."""
-    return dataclasses.asdict(report)
-
-
-@click.command()
-@store_argument
-@json_option
-@click.pass_context
-def verify(ctx: click.Context, path: str, as_json: bool) -> None:
-    """Look for damage.
-
-    Reads every byte of the store and holds it against its checksums, and holds the indexes of an
-    agent's records against the records. Changes nothing. Exit status 1 if there is damage, which is
-    listed file by file, or a disagreement. Where the damage keeps the store from opening, only the
-    first that opening met is listed, and "complete" is false in the JSON. Namespaces that an
-    application has declared itself are left to its own agent.verify().
-
-    \b
-    Examples:
-      walkv verify agent.walkv
-      walkv verify agent.walkv --json
-    """
-    complete = True
-    disagreements: list[str] = []
-    try:
-        with reading(path) as store, _progress() as progress:
-            report = store.verify(progress)
-            if report.ok:
-                disagreements = AgentStore(store).verify()
-    except CorruptionError as error:
-        complete, report = False, VerifyReport(0, 0, (error,))
-    if as_json:
-        output.emit_json(
-            {
-                "ok": report.ok and not disagreements,
-                "complete": complete,
-                "file_count": report.file_count,
-                "checked_bytes": report.checked_bytes,
-                "problems": [_problem_fields(problem) for problem in report.problems],
-                "disagreements": disagreements,
-            }
-        )
-    elif disagreements:
-        for line in disagreements:
-            click.echo(f"disagree: {one_line(line)}")
-        output.note("the bytes are as they were written, but records and indexes disagree")
-    elif report.ok:
-        size = output.size(report.checked_bytes)
-        click.echo(f"no damage: {report.file_count:,} files, {size} checked")
-    else:
-        for problem in report.problems:
-            click.echo(f"damaged: {one_line(_problem_text(problem))}")
-        count = len(report.problems)
-        files = f"{count} damaged file{'' if count == 1 else 's'}"
-        if not complete:
-            files += ", and the store does not open, so the others could not be checked"
-        output.note(
-            f"{files}; keep a copy of the directory, then restore the file or the store from a "
-            "backup"
-        )
-    if not report.ok or disagreements:
-        ctx.exit(1)
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """A progress callback for ``Store.verify``; shows a bar on a terminal, else nothing."""
-    if not output.is_terminal(sys.stderr):
-        yield None
-        return
-    columns = (TextColumn("checking"), BarColumn(), DownloadColumn())
-    with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
-        task = bar.add_task("checking", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def _problem_text(problem: CorruptionError | FormatError) -> str:
-    if isinstance(problem, FormatError):
-        return str(problem)
-    where = problem.path or "store"
-    if problem.offset_bytes is not None:
-        where += f" at byte {problem.offset_bytes}"
-    detail = ""
-    if problem.expected is not None or problem.found is not None:
-        detail = f" (expected {problem.expected}, found {problem.found})"
-    return f"{where}: {problem.reason}{detail}"
-
-
-def _problem_fields(problem: CorruptionError | FormatError) -> dict[str, Any]:
-    if isinstance(problem, FormatError):
-        return {
-            "kind": "format",
-            "path": problem.path,
-            "reason": str(problem),
-            "found_version": problem.found_version,
-            "supported": problem.supported,
-        }
-    return {
-        "kind": "corruption",
-        "path": problem.path,
-        "offset_bytes": problem.offset_bytes,
-        "reason": problem.reason,
-        "expected": None if problem.expected is None else str(problem.expected),
-        "found": None if problem.found is None else str(problem.found),
-    }
 
 
 @click.command()
