@@ -19,6 +19,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 import walkv
 from tests.laboratory import registry, report
+from tests.support.runbook import make_store
+from tests.support.sources import make_sources
 from walkv import limits, testing
 from walkv.cli import main
 from walkv.cli.app import walkv_command
@@ -144,6 +146,10 @@ def test_shell_examples_run(
             checkpoint: Any = {"id": "1", "channel_values": {"n": 1}, "channel_versions": {"n": 1}}
             config: Any = {"configurable": {"thread_id": "ada", "checkpoint_ns": ""}}
             saver.put(config, checkpoint, {}, {})
+    if script.page == DOCS / "operations.md":
+        make_store(tmp_path)
+    if "walkv import openai-agents" in script.text:
+        make_sources(tmp_path)
     for line in script.text.splitlines():
         words = shlex.split(line)
         assert words[1] != "demo", "the demo takes too long for this test, and has its own"
@@ -234,7 +240,7 @@ def test_the_tower_has_every_module() -> None:
     assert sorted(spans) == sorted(
         found
         | {"errors", "limits", "walkv", "walkv.cli", "walkv.testing"}
-        | {"walkv.namespaces", "walkv.agent", "walkv.records", "walkv.interfaces"}
+        | {"walkv.namespaces", "walkv.ops", "walkv.agent", "walkv.records", "walkv.interfaces"}
         | {"walkv.integrations"}
     )
 
