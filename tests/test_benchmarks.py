@@ -185,6 +185,25 @@ def test_the_costs_of_a_put_and_of_a_get_are_taken_apart(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
 
 
+def test_the_cost_of_encryption_is_measured(tmp_path: Path) -> None:
+    result = tmp_path / "result.json"
+    command = [sys.executable, "-m", "benchmarks.encryption", "--quick"]
+    done = subprocess.run(
+        [*command, "--directory", str(tmp_path), "--json", str(result)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = json.loads(result.read_text())["rows"]
+    assert len(rows) >= 6
+    for row in rows:
+        assert row["name"] in done.stdout
+        assert row["plain_ns"] > 0
+        assert row["encrypted_ns"] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["result.json"]
+
+
 def test_the_work_of_a_graph_is_measured(tmp_path: Path) -> None:
     drawn = tmp_path / "growth.svg"
     page, found = _run("benchmarks.langgraph", tmp_path, "--plot", str(drawn))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import inspect
 import pkgutil
 import re
@@ -15,6 +17,9 @@ from typing import Any, NamedTuple, get_args
 
 import click
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from langgraph.checkpoint.sqlite import SqliteSaver
 
 import walkv
@@ -26,9 +31,11 @@ from walkv.cli import main
 from walkv.cli.app import walkv_command
 from walkv.engine import (
     batch,
+    cipher,
     compaction,
     files,
     frame,
+    keyring,
     manifest,
     picking,
     policies,
@@ -37,6 +44,7 @@ from walkv.engine import (
     wal,
     writes,
 )
+from walkv.engine.keyring import Keyring, Secret
 from walkv.engine.snapshot import SnapshotSummary, blocks, layout, writer
 
 ROOT = Path(__file__).parent.parent
@@ -498,10 +506,10 @@ PAYLOAD = b"payload of some length"
 
 def a_segment_header() -> tuple[bytes, dict[str, Any]]:
     values = {"store_id": STORE_ID, "salt": SALT, "first_sequence": 7, "created_ns": 8}
-    data = segment.SegmentHeader(STORE_ID, SALT, 7, 8).encode()
+    data = segment.SegmentHeader(STORE_ID, SALT, 7, 8, 9).encode()
     assert len(data) == segment.HEADER_BYTES
-    fixed = {"magic": segment.MAGIC, "format_version": segment.FORMAT_VERSION, "features": 0}
-    return data, {**values, **fixed, "checksum": data[56:]}
+    fixed = {"magic": segment.MAGIC, "format_version": segment.FORMAT_VERSION}
+    return data, {**values, **fixed, "features": 1, "key_number": 9, "checksum": data[56:]}
 
 
 def a_frame() -> tuple[bytes, dict[str, Any]]:
@@ -514,10 +522,10 @@ def a_frame() -> tuple[bytes, dict[str, Any]]:
 
 def a_snapshot_header() -> tuple[bytes, dict[str, Any]]:
     values = {"store_id": STORE_ID, "salt": SALT, "snapshot_id": 7, "created_ns": 8}
-    data = layout.SnapshotHeader(STORE_ID, SALT, 7, 8).encode()
+    data = layout.SnapshotHeader(STORE_ID, SALT, 7, 8, 9).encode()
     assert len(data) == layout.HEADER_BYTES
-    fixed = {"magic": layout.MAGIC, "format_version": layout.FORMAT_VERSION, "features": 0}
-    return data, {**values, **fixed, "checksum": data[56:]}
+    fixed = {"magic": layout.MAGIC, "format_version": layout.FORMAT_VERSION}
+    return data, {**values, **fixed, "features": 1, "key_number": 9, "checksum": data[56:]}
 
 
 def a_snapshot_footer() -> tuple[bytes, dict[str, Any]]:
@@ -550,6 +558,16 @@ def a_manifest() -> tuple[bytes, dict[str, Any]]:
     return data, {**fixed, **lengths, "checksum": data[16:24]}
 
 
+def a_sealed_payload() -> tuple[bytes, dict[str, Any]]:
+    sealer = cipher.Sealer(
+        bytes(32), bytes(64), "p", lambda size: bytes(range(256)) * (size // 256)
+    )
+    data = sealer.seal(PAYLOAD, b"head", 64)
+    assert len(data) == len(PAYLOAD) + cipher.SEAL_BYTES
+    assert sealer.open(data, b"head", 64) == PAYLOAD
+    return data, {"nonce": data[: cipher.NONCE_BYTES], "sealed": data[cipher.NONCE_BYTES :]}
+
+
 Sample = Callable[[], tuple[bytes, dict[str, Any]]]
 
 layouts = pytest.mark.parametrize(
@@ -561,6 +579,7 @@ layouts = pytest.mark.parametrize(
         ("Snapshot footer", a_snapshot_footer, layout.FOOTER_BYTES, layout),
         ("Page", a_page, layout.PAGE_HEADER_BYTES, layout),
         ("Manifest", a_manifest, manifest.HEADER_BYTES, manifest),
+        ("Encryption", a_sealed_payload, cipher.NONCE_BYTES, cipher),
     ],
 )
 
@@ -625,7 +644,7 @@ def test_fixed_values_are_those_of_the_code(
         elif field.value.isdigit():
             assert values[field.name] == int(field.value), field
             checked += 1
-    assert checked or heading in ("Page", "Frame")
+    assert checked or heading in ("Page", "Frame", "Encryption")
 
 
 def test_frame_kinds() -> None:
@@ -677,7 +696,53 @@ def test_payload_rows_are_what_the_code_accepts() -> None:
 def test_the_elements_of_the_manifest() -> None:
     rows = tables(section(FORMAT, "Manifest"))[1]
     assert [row[0] for row in rows[1:]] == [field.name for field in fields(manifest.Manifest)]
-    assert len(fields(SnapshotSummary)) == len(re.findall(r"\w+", rows[-1][1].split("]")[0]))
+    meaning = {row[0]: row[1] for row in rows[1:]}
+    assert len(fields(SnapshotSummary)) == len(
+        re.findall(r"\w+", meaning["snapshots"].split("]")[0])
+    )
+
+
+def test_the_ring_and_its_keys() -> None:
+    rings, keys = tables(section(FORMAT, "The ring of keys"))
+    assert [row[0] for row in rings[1:]] == [field.name for field in fields(keyring.Ring)]
+    assert f"1 to {keyring.MAX_KEY_NUMBER:,}" in rings[-1][1]
+    assert f"bin of {keyring.CHECK_BYTES} bytes" in rings[2][1]
+    # What a reader of the page alone would do, with the library alone.
+    secret = bytes(range(32))
+    ours = Keyring(Secret(secret), lambda size: hashlib.shake_256(b"random").digest(size))
+    ours.begin(STORE_ID)
+    assert ours.ring is not None
+    infos = {row[0].split(",")[0]: CODE_SPAN.findall(row[2])[0].encode() for row in keys[1:]}
+
+    def derive(key: bytes, name: str, more: bytes) -> bytes:
+        return HKDF(SHA256(), 32, None, infos[name] + more).derive(key)
+
+    wrapping = derive(secret, "key-encryption key", STORE_ID)
+    assert ours.ring.check == derive(secret, "check", STORE_ID)[:16]
+    ((number, wrapped),) = ours.ring.keys
+    purpose = b"walkv data key" + STORE_ID + number.to_bytes(2, "little")
+    assert len(wrapped) == 60
+    data_key = AESGCM(wrapping).decrypt(wrapped[:12], wrapped[12:], purpose)
+    one = manifest.Manifest(STORE_ID, 1, 2, 3, 4, (1,), (), ours.ring)
+    data = manifest.encode(one, ours)
+    tag_key = derive(data_key, "key of the manifest's tag", STORE_ID)
+    assert hmac.digest(tag_key, data[:16] + data[24:-32], "sha256") == data[-32:]
+    header = segment.SegmentHeader(STORE_ID, SALT, 7, 8, number)
+    whole = frame.encode(
+        PAYLOAD,
+        salt=SALT,
+        offset=64,
+        operation_count=1,
+        first_sequence=7,
+        time_ns=8,
+        synced_offset=0,
+        sealer=ours.for_file(header, "p"),
+    )
+    cipher_of_file = AESGCM(derive(data_key, "key of a file", header.encode()))
+    found = cipher_of_file.decrypt(
+        whole[44:56], whole[56:], whole[8:44] + (64).to_bytes(8, "little")
+    )
+    assert found == PAYLOAD
 
 
 def test_the_names_in_a_directory(tmp_path: Path) -> None:

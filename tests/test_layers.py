@@ -21,7 +21,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 ENGINE = [path for path in FILES if path.is_relative_to(ROOT / "engine")]
 NAMESPACES = [path for path in FILES if path.is_relative_to(ROOT / "namespaces")]
 SYSTEM = {"os", "mmap", "fcntl", "socket", "io", "shutil", "pathlib", "tempfile", "subprocess"}
-PARTS = {"msgpack", "sortedcontainers", "xxhash", "zstandard"}
+PARTS = {"cryptography", "msgpack", "sortedcontainers", "xxhash", "zstandard"}
 FACE = {"click", "rich"}
 OUTSIDE = {
     "cli": FACE,
@@ -216,7 +216,7 @@ def test_every_module_says_what_it_is(path: Path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_what_is_imported_from_outside(path: Path) -> None:
-    """The engine needs its four parts and the standard library; click and rich are the CLI's.
+    """The engine needs its parts and the standard library; click and rich are the CLI's.
 
     An interface may show a progress bar where rich is installed. An integration needs what it
     integrates walkv with.

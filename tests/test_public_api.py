@@ -28,6 +28,7 @@ NAMES = [
     "Delete",
     "DeleteRange",
     "DiskSpaceError",
+    "EncryptionError",
     "FormatError",
     "Health",
     "Histogram",
@@ -50,6 +51,7 @@ NAMES = [
     "StepFailedError",
     "Store",
     "StoreFailedError",
+    "TamperedError",
     "Transaction",
     "VerifyReport",
     "View",
@@ -76,6 +78,7 @@ STORE = [
     "last_sequence",
     "path",
     "put",
+    "rekey",
     "recovery_report",
     "scan",
     "stats",
@@ -174,6 +177,7 @@ def test_open_and_aopen_have_the_same_signature() -> None:
         "min_free_bytes",
         "slow_seconds",
         "filesystem",
+        "key",
     ]
     assert inspect.signature(walkv.open).parameters["sync"].default == walkv.Wal()
 

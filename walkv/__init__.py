@@ -39,6 +39,7 @@ from walkv.errors import (
     ConflictError,
     CorruptionError,
     DiskSpaceError,
+    EncryptionError,
     FormatError,
     HistoryLostError,
     IndeterminateError,
@@ -49,6 +50,7 @@ from walkv.errors import (
     RecordNotFoundError,
     StepFailedError,
     StoreFailedError,
+    TamperedError,
     WalkvError,
 )
 from walkv.namespaces.base import Declaration, Namespace
@@ -74,6 +76,7 @@ __all__ = [
     "Delete",
     "DeleteRange",
     "DiskSpaceError",
+    "EncryptionError",
     "FormatError",
     "Health",
     "Histogram",
@@ -96,6 +99,7 @@ __all__ = [
     "StepFailedError",
     "Store",
     "StoreFailedError",
+    "TamperedError",
     "Transaction",
     "VerifyReport",
     "View",

@@ -224,6 +224,28 @@ class BackupError(WalkvError):
         self.times = times
 
 
+class TamperedError(CorruptionError):
+    """Bytes of an encrypted store were changed, moved or forged: their checksum is right, and they
+    are not what was sealed there with the store's key. Attributes as of ``CorruptionError``.
+    """
+
+
+class EncryptionError(WalkvError):
+    """The key does not fit the store; nothing was read or changed.
+
+    Attributes:
+        path: the store's manifest; empty where the key is none, whatever the store.
+        reason: ``"missing"``, the store is encrypted and no key was given; ``"wrong"``, it is not
+            the store's key, or none at all; ``"not-encrypted"``, a key was given and the store is
+            not encrypted; ``"not-installed"``, what encrypts is not there.
+    """
+
+    def __init__(self, message: str, *, path: str = "", reason: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+        self.reason = reason
+
+
 class WouldBlockError(WalkvError):
     """What was asked for would have to wait, and the caller must not; nothing was done.
 

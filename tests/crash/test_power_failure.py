@@ -16,6 +16,7 @@ from tests.laboratory.mutants.planting import planted
 from tests.laboratory.steps import open_store, small_store
 from walkv import Wal, WriteBack, WriteThrough, limits
 from walkv.engine import wal
+from walkv.engine.keyring import as_text
 from walkv.testing import SimulatedFileSystem
 
 
@@ -43,6 +44,29 @@ def test_the_laboratory(job: Job) -> None:
     assert figures.counts["crash points"] > 30
     assert len(figures.states) > 20
     assert figures.counts["acknowledged checked"] > 0
+
+
+@pytest.fixture
+def encrypted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every store is made with a key, and opened with it."""
+    monkeypatch.setenv("WALKV_KEY", as_text(bytes(range(32))))
+
+
+RANDOM = [job for job in crashes.LAYER.jobs(Scale.QUICK, 11) if job.text.startswith("random")]
+
+
+@pytest.mark.parametrize("job", RANDOM, ids=lambda job: job.text)
+@pytest.mark.usefixtures("encrypted")
+def test_the_laboratory_on_encrypted_stores(job: Job) -> None:
+    figures = crashes.LAYER.run(job)
+    assert figures.failures == []
+    assert len(figures.states) > 20
+    assert figures.counts["acknowledged checked"] > 0
+
+
+@pytest.mark.usefixtures("encrypted")
+def test_an_encrypted_store_is_killed_at_every_operation_then_a_power_failure() -> None:
+    test_killed_at_every_operation_then_a_power_failure("Wal")
 
 
 @pytest.mark.parametrize("policy", ["Wal", "WriteBack"])

@@ -11,6 +11,7 @@ import walkv
 from tests.laboratory.faults.script import Case
 from tests.laboratory.faults.sweep import LAYER
 from tests.laboratory.job import Job, Scale
+from walkv.engine.keyring import as_text
 from walkv.testing import Fault, FaultyFileSystem
 
 JOBS = LAYER.jobs(Scale.QUICK, 1)
@@ -38,6 +39,14 @@ def test_every_call_fails(job: Job) -> None:
         assert figures.counts["faults not reached"] == 0 or job.text.startswith("random")
         assert figures.counts["crash states after faults"] > 0
         assert figures.counts["recoveries after faults"] > 0
+
+
+@pytest.mark.parametrize(
+    "job", [job for job in JOBS if job.text.startswith("random")], ids=lambda job: job.text
+)
+def test_every_call_fails_under_encrypted_stores(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WALKV_KEY", as_text(bytes(range(32))))
+    test_every_call_fails(job)
 
 
 @pytest.mark.parametrize("text", FOUND)

@@ -77,7 +77,7 @@ def sealed(payload: bytes, version: int = 1) -> bytes:
 
 
 def test_a_newer_format_and_something_else() -> None:
-    for data in (sealed(b"whatever", 2), sealed(b"", 7), b"WALKVMAN" + b"\2\0\0\0" + b"x" * 50):
+    for data in (sealed(b"whatever", 3), sealed(b"", 7), b"WALKVMAN" + b"\3\0\0\0" + b"x" * 50):
         with pytest.raises(walkv.FormatError) as caught:
             manifest.decode(data, "where")
         assert caught.value.found_version == data[8]

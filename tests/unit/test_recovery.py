@@ -435,7 +435,7 @@ def test_a_manifest_of_a_newer_format_is_a_format_error(tmp_path: Path) -> None:
     store = left_by_kill(tmp_path)
     path = store / "MANIFEST"
     data = bytearray(path.read_bytes())
-    data[8:12] = (2).to_bytes(4, "little")
+    data[8:12] = (3).to_bytes(4, "little")
     from xxhash import xxh3_64_digest
 
     data[16:24] = xxh3_64_digest(bytes(data[:16]) + bytes(data[24:]))
@@ -444,7 +444,7 @@ def test_a_manifest_of_a_newer_format_is_a_format_error(tmp_path: Path) -> None:
     with pytest.raises(walkv.FormatError) as caught:
         walkv.open(store)
     assert caught.value.path == str(path)
-    assert (caught.value.found_version, caught.value.supported) == (2, (1,))
+    assert (caught.value.found_version, caught.value.supported) == (3, (1, 2))
     assert contents(store) == before
 
 

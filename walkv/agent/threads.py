@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from walkv import limits
 from walkv.agent.namespaces import Namespaces, attach, key_value, refuse_options
 from walkv.engine.keep import KeepLog
+from walkv.engine.keyring import Key
 from walkv.engine.opening import DEFAULT_SLOW_SECONDS
 from walkv.engine.policies import SyncPolicy, Wal
 from walkv.engine.store import Store, open
@@ -39,7 +40,7 @@ class AgentStore(Closing, Namespaces):
         sync: policy of commits to namespaces without one of their own; the store's.
         policies: policies by namespace, instead of their defaults.
         read_only, create, memtable_bytes, cache_bytes, keep_log, min_free_bytes, slow_seconds,
-            filesystem: as in ``walkv.open``.
+            filesystem, key: as in ``walkv.open``.
     Raises:
         What ``walkv.open`` raises.
 
@@ -61,6 +62,7 @@ class AgentStore(Closing, Namespaces):
         min_free_bytes: int = limits.DEFAULT_MIN_FREE_BYTES,
         slow_seconds: float = DEFAULT_SLOW_SECONDS,
         filesystem: FileSystem | None = None,
+        key: Key | None = None,
     ) -> None:
         options: dict[str, Any] = {
             "sync": sync,
@@ -72,6 +74,7 @@ class AgentStore(Closing, Namespaces):
             "min_free_bytes": min_free_bytes,
             "slow_seconds": slow_seconds,
             "filesystem": filesystem,
+            "key": key,
         }
         self._owns = not isinstance(store, Store)
         if isinstance(store, Store):

@@ -4,6 +4,7 @@ Each module imports only from those above it in this list; ``tests/test_layers.p
 
     vfs/, shield, ranges  the world outside; Ctrl-C; sets of key ranges
     meter                 how long things take
+    cipher, keyring       payload <-> sealed payload; the keys of an encrypted store
     frame, batch          bytes <-> frame; operations <-> payload
     segment               one log file
     keep                  settled segments that are kept

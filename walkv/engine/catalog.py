@@ -26,13 +26,14 @@ from walkv.engine import keep, manifest, segment
 from walkv.engine.batch import Item
 from walkv.engine.files import LOG_DIRECTORY
 from walkv.engine.keep import KeepLog
+from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import Entry, Memtable
 from walkv.engine.merge import Chunk, Run, merge
 from walkv.engine.ranges import NONE_GROWN, GrowingRanges
 from walkv.engine.snapshot import ABSENT, BlockCache, SnapshotReader, SnapshotSummary
 from walkv.engine.vfs import FileSystem, Lock, SyncError
-from walkv.errors import CorruptionError, FormatError, WouldBlockError
+from walkv.errors import CorruptionError, EncryptionError, FormatError, WouldBlockError
 
 log = logging.getLogger("walkv")
 
@@ -220,6 +221,7 @@ class Catalog:
         manifest: as it is on disk.
         sources: what readers read.
         keep_log: how much of the settled log is kept; None for nothing.
+        keyring: the keys of the store, as of the manifest.
     """
 
     def __init__(
@@ -230,6 +232,7 @@ class Catalog:
         sources: Sources,
         cache: BlockCache,
         guard: Lock | None = None,
+        keyring: Keyring = NO_KEYS,
     ) -> None:
         self._guard = guard
         self._fs = fs
@@ -239,6 +242,7 @@ class Catalog:
         self.manifest = known
         self.sources = sources
         self.keep_log: KeepLog | None = None
+        self.keyring = keyring
 
     def check_in_place(self) -> None:
         """Make sure that the directory under the store's path is still the one that was opened.
@@ -253,8 +257,17 @@ class Catalog:
     def _replace(self, **changes: Any) -> None:
         self.check_in_place()
         known = self.manifest.next(**changes)
-        manifest.write(self._fs, self._directory, known)
+        manifest.write(self._fs, self._directory, known, self.keyring)
         self.manifest = known
+
+    def replace_keys(self, changed: Keyring) -> None:
+        """Let the keyring become another one of the same store, durably."""
+        with self._lock:
+            self.check_in_place()
+            known = self.manifest.next(ring=changed.ring)
+            manifest.write(self._fs, self._directory, known, changed)
+            self.manifest = known
+            self.keyring.become(changed)
 
     def check_manifest(self) -> None:
         """Hold the manifest on disk against what this opener knows.
@@ -263,7 +276,16 @@ class Catalog:
             CorruptionError: it is damaged, another store's, or not the newest.
         """
         with self._lock:
-            known, found = self.manifest, manifest.read(self._fs, self._directory)
+            known = self.manifest
+            try:
+                found = manifest.read(self._fs, self._directory, self.keyring.copy())
+            except EncryptionError as error:
+                if self._guard is None:
+                    raise  # the writer may have changed the key
+                raise CorruptionError(
+                    "the manifest has other keys than the store",
+                    path=self._fs.join(self._directory, manifest.NAME),
+                ) from error
         if found.store_id != known.store_id:
             reason = "the manifest belongs to another store"
         elif self._guard is None:

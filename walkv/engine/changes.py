@@ -24,12 +24,13 @@ from typing import Any, Final, NamedTuple
 
 from walkv import limits
 from walkv.engine import batch, frame, keep, manifest, recovery, segment
+from walkv.engine.cipher import SEAL_BYTES
 from walkv.engine.core import Engine
 from walkv.engine.files import LOG_DIRECTORY
 from walkv.engine.follower import Follower
 from walkv.engine.frame import Frame
-from walkv.engine.segment import Scanner
-from walkv.engine.vfs import File, FileSystem
+from walkv.engine.segment import Scanner, SegmentHeader
+from walkv.engine.vfs import File, FileSystem, ReadableFile
 from walkv.errors import CorruptionError, HistoryLostError
 
 POLL_SECONDS: Final = 0.02
@@ -99,6 +100,10 @@ class Feed:
         self._inside = self._fs.join(engine.path, LOG_DIRECTORY)
         self._store_id = engine.catalog.manifest.store_id
         self._durable = durable
+        self._keyring = engine.catalog.keyring
+        if isinstance(engine, Follower):
+            # The manifest is read anew each time, and the reader stays at its own.
+            self._keyring = self._keyring.copy()
         self._scanner: Scanner | None = None
         self._since = -1 if since is None else since
         self._next_first = self._find(since)
@@ -131,14 +136,17 @@ class Feed:
         except FileNotFoundError:
             return None
         try:
-            return segment.Scanner(file, segment.read_header(file, self._store_id)).peek_seal()
+            return self._scan(file, segment.read_header(file, self._store_id)).peek_seal()
         finally:
             file.close()
 
     def _manifest(self) -> manifest.Manifest:
         if isinstance(self._engine, Engine):
             return self._engine.catalog.manifest
-        return manifest.read(self._fs, self._engine.path)
+        return manifest.read(self._fs, self._engine.path, self._keyring)
+
+    def _scan(self, file: ReadableFile, header: SegmentHeader) -> Scanner:
+        return Scanner(file, header, self._keyring)
 
     def _ahead(self, since: int, last_sequence: int) -> HistoryLostError:
         return HistoryLostError(
@@ -187,7 +195,7 @@ class Feed:
             for found in self._frames(scanner):
                 last_sequence = found.first_sequence + found.operation_count - 1
                 if found.kind == frame.COMMIT and last_sequence > self._since:
-                    change = _change(found)
+                    change = _change(found, scanner.header)
                     yield change
                     taken_bytes += change.size_bytes
                     if taken_bytes >= _TAKEN_BYTES:
@@ -216,10 +224,11 @@ class Feed:
                 return None
             try:
                 header = segment.read_header(file, self._store_id)
+                readable = _Readable(file, self._engine, header, self._durable)
+                self._scanner = self._scan(readable, header)
             except BaseException:
                 file.close()
                 raise
-            self._scanner = Scanner(_Readable(file, self._engine, header, self._durable), header)
             return self._scanner
         raise recovery.missing(
             self._fs.join(self._inside, segment.file_name(self._next_first)), "segment"
@@ -265,7 +274,7 @@ class _Readable:
     """A segment as far as a feed may read it; see ``vfs.ReadableFile``."""
 
     def __init__(
-        self, file: File, engine: Engine | Follower, header: segment.SegmentHeader, durable: bool
+        self, file: File, engine: Engine | Follower, header: SegmentHeader, durable: bool
     ) -> None:
         self._file = file
         self._engine = engine
@@ -289,7 +298,7 @@ class _Readable:
         self._file.close()
 
 
-def _change(found: Frame) -> Change:
+def _change(found: Frame, header: SegmentHeader) -> Change:
     subjects = batch.decode(found.payload)
     operations = tuple(map(_operation, subjects[::2], subjects[1::2]))
     return Change(
@@ -297,7 +306,7 @@ def _change(found: Frame) -> Change:
         found.first_sequence + found.operation_count - 1,
         _moment(found.time_ns // 1000),
         operations,
-        frame.HEADER_BYTES + len(found.payload),
+        frame.HEADER_BYTES + len(found.payload) + (SEAL_BYTES if header.key_number else 0),
     )
 
 

@@ -336,7 +336,8 @@ class Compactor:
         snapshots = self._catalog.sources.snapshots
         inputs = snapshots[:count]
         bottom = count == len(snapshots)
-        if not inputs or (len(inputs) == 1 and _settled(inputs[0])):
+        newest = self._catalog.keyring.newest
+        if not inputs or (len(inputs) == 1 and _settled(inputs[0], newest)):
             return
         ranges = NO_RANGES
         if not bottom:
@@ -382,7 +383,10 @@ class Compactor:
         catalog.check_in_place()
         number = catalog.take_snapshot_id()
         self._slice_began = time.perf_counter()
-        writer = SnapshotWriter(self._fs, self._snapshot_directory, store_id, number, ranges=ranges)
+        keyring = catalog.keyring
+        writer = SnapshotWriter(
+            self._fs, self._snapshot_directory, store_id, number, ranges=ranges, keyring=keyring
+        )
         try:
             for piece in pieces:
                 if isinstance(piece, Part):
@@ -393,7 +397,7 @@ class Compactor:
                 self._discard(writer)
                 return None
             writer.finish()
-            return SnapshotReader(self._fs, writer.path, store_id, number, self._cache)
+            return SnapshotReader(self._fs, writer.path, store_id, number, self._cache, keyring)
         except BaseException:
             self._discard(writer)
             raise
@@ -445,8 +449,10 @@ def _is_dead(item: Any, now_ms: int) -> bool:
     return item is None or (type(item) is list and item[0] <= now_ms)
 
 
-def _settled(reader: SnapshotReader) -> bool:
+def _settled(reader: SnapshotReader, key_number: int) -> bool:
     """Whether rewriting this snapshot alone would change nothing."""
+    if reader.key_number != key_number:
+        return False
     return not reader.ranges and all(part.plain for part in reader.partitions())
 
 

@@ -19,6 +19,7 @@ from walkv.engine import batch, files, frame, keep, manifest, recovery, segment,
 from walkv.engine.catalog import Catalog, ReadPoint, Sources
 from walkv.engine.compaction import Compactor, Stopped
 from walkv.engine.keep import KeepLog
+from walkv.engine.keyring import Keyring, Secret
 from walkv.engine.memtable import Memtable
 from walkv.engine.meter import Recorder
 from walkv.engine.policies import SyncPolicy, WriteBack
@@ -30,7 +31,7 @@ from walkv.engine.syncer import Syncer
 from walkv.engine.vfs import FileSystem, Lock, SyncError
 from walkv.engine.wal import Log
 from walkv.engine.writes import WriteSide
-from walkv.errors import CorruptionError, WalkvError
+from walkv.errors import CorruptionError, EncryptionError, WalkvError
 
 log = logging.getLogger("walkv")
 
@@ -64,6 +65,7 @@ class Engine(WriteSide):
         memtable_bytes: int,
         min_free_bytes: int,
         slow_seconds: float,
+        keyring: Keyring,
     ) -> None:
         super().__init__()
         self._fs = fs
@@ -73,6 +75,8 @@ class Engine(WriteSide):
         self.shared: dict[str, Any] = {}
         self._file_lock = lock
         self._cache = cache
+        self._keyring = keyring
+        self._rekey_lock = threading.Lock()
         self.memtable_bytes = memtable_bytes
         self.min_free_bytes = min_free_bytes
         self.slow_seconds = slow_seconds
@@ -99,17 +103,19 @@ class Engine(WriteSide):
         if files.is_new(fs, directory):
             if not create:
                 raise files.not_found(directory)
-            tail = files.create(fs, directory, self._make_first)
-            known = manifest.read(fs, directory)
+            tail = files.create(fs, directory, self._make_first, self._keyring)
+            known = manifest.read(fs, directory, self._keyring)
             sources = Sources(Memtable(), (), ())
             report = RecoveryReport(created=True)
         else:
-            findings = recovery.look(fs, directory, self._cache)
+            findings = recovery.look(fs, directory, self._cache, self._keyring)
             tail, report = recovery.act(fs, directory, findings)
             known = findings.manifest
             sources = Sources(findings.memtable, (), findings.snapshots)
             self._sequence = findings.last_sequence
-        self._catalog = Catalog(fs, directory, known, sources, self._cache, self._file_lock)
+        self._catalog = Catalog(
+            fs, directory, known, sources, self._cache, self._file_lock, self._keyring
+        )
         self._catalog.keep_log = self._set_keep_log(keep_log)
         self._memtable = sources.memtable
         self._log = Log(
@@ -120,6 +126,7 @@ class Engine(WriteSide):
             self._fail,
             windowed=type(self.policy) is WriteBack,
             on_slow=self._note_slow,
+            keyring=self._keyring,
         )
         self.syncer = Syncer(self._log, fs, self._mark_idle, self._fail)
         self.compactor = Compactor(
@@ -163,7 +170,7 @@ class Engine(WriteSide):
         return known if known is not None and known.max_bytes else None
 
     def _make_first(self, directory: str, store_id: bytes) -> Tail:
-        return segment.begin(self._fs, directory, store_id, 1)
+        return segment.begin(self._fs, directory, store_id, 1, self._keyring)
 
     def _on_compacted(self) -> None:
         if self._fs.threads:
@@ -189,6 +196,56 @@ class Engine(WriteSide):
             raise wal.failed(error.error) from error.error
         except Stopped:
             self.check()
+
+    def rekey(self, secret: Secret, *, rotate: bool) -> None:
+        """Change the key that opens the store, and with ``rotate`` what its files are under.
+
+        Killed or failing at any point it leaves a store that one of the two keys opens, the new one
+        from the first durable step on; it may be done again.
+        """
+        shielded(lambda: self._rekey(secret, rotate), on_interrupt=self.compactor.abandon)
+
+    def _rekey(self, secret: Secret, rotate: bool) -> None:
+        self.check()
+        if self._keyring.ring is None:
+            raise EncryptionError(
+                f"{self.path}: this store is not encrypted, so it has no key to change; move its "
+                "data to a new store that is made with the key",
+                path=self.path,
+                reason="not-encrypted",
+            )
+        with self._rekey_lock:
+            self._replace_keys(self._keyring.rewrapped(secret, rotate=rotate))
+            if not rotate:
+                return
+            try:
+                self._write_anew()
+            except OSError as error:
+                raise OSError(
+                    error.errno,
+                    f"{error.strerror}: the store's key was changed, and some of its files are "
+                    "still under an older data key; free some space and do it again",
+                    self.path,
+                ) from error
+
+    def _replace_keys(self, changed: Keyring) -> None:
+        try:
+            self._catalog.replace_keys(changed)
+        except SyncError as error:
+            self._fail(error.error)
+            raise wal.failed(error.error) from error.error
+
+    def _write_anew(self) -> None:
+        """Bring everything under the newest data key, and drop those that are not needed then."""
+        with self.commit_lock:
+            # A segment that was created before, and was not entered, is under an older one.
+            while self._log.key_number != self._keyring.newest:
+                self.check()
+                self._freeze()
+        self._compact()
+        used = files.key_numbers(self._fs, self.path)
+        if used is not None:
+            self._replace_keys(self._keyring.only(used))
 
     # -- life ------------------------------------------------------------------------------------
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from walkv.engine import manifest, segment
+from walkv.engine import keep, manifest, segment
+from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.manifest import Manifest
 from walkv.engine.segment import Tail
+from walkv.engine.snapshot import layout as snapshot
 from walkv.engine.vfs import FileSystem, SyncError, ensure_synced
 from walkv.errors import CorruptionError, FormatError
 
@@ -20,6 +22,7 @@ LOCK_NAME = "LOCK"
 LOG_DIRECTORY = "log"
 SNAPSHOT_DIRECTORY = "snapshots"
 QUARANTINE_DIRECTORY = "quarantine"
+_SUFFIXES = (segment.SUFFIX, keep.SUFFIX, snapshot.SUFFIX)
 OWN_NAMES = frozenset(
     (
         LOCK_NAME,
@@ -32,24 +35,59 @@ OWN_NAMES = frozenset(
 )
 
 
-def create(fs: FileSystem, directory: str, make_segment: Callable[[str, bytes], Tail]) -> Tail:
+def create(
+    fs: FileSystem,
+    directory: str,
+    make_segment: Callable[[str, bytes], Tail],
+    keyring: Keyring = NO_KEYS,
+) -> Tail:
     """Make a new, empty store; a crash at any point leaves nothing that looks like one.
 
     Args:
         make_segment: creates the first segment, durably, in a directory for a store id.
+        keyring: the opener's; where it was given a key, the store is encrypted.
     """
     for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY, QUARANTINE_DIRECTORY):
         fs.make_directory(fs.join(directory, name))
     ensure_synced(lambda: fs.sync_directory(directory))
     _sync_ancestors(fs, directory)
     store_id = fs.random_bytes(segment.STORE_ID_BYTES)
+    keyring.begin(store_id)
     tail = make_segment(fs.join(directory, LOG_DIRECTORY), store_id)
+    first = (tail.header.first_sequence,)
     manifest.write(
         fs,
         directory,
-        Manifest(store_id, 1, 1, 0, fs.wall_time_ns(), (tail.header.first_sequence,), ()),
+        Manifest(store_id, 1, 1, 0, fs.wall_time_ns(), first, (), keyring.ring),
+        keyring,
     )
     return tail
+
+
+def key_numbers(fs: FileSystem, directory: str) -> set[int] | None:
+    """The data keys that files of the log and snapshots are under, also those not in use any more.
+
+    None if a damaged header does not tell.
+    """
+    found = set()
+    for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY):
+        inside = fs.join(directory, name)
+        for entry in fs.list(inside):
+            if not entry.endswith(_SUFFIXES):
+                continue
+            try:
+                file = fs.open(fs.join(inside, entry))
+            except FileNotFoundError:
+                continue  # removed since
+            header = file.read(0, segment.HEADER_BYTES)
+            file.close()
+            if len(header) < segment.HEADER_BYTES:
+                continue  # being made, so under the newest
+            number = segment.key_number_of(header)
+            if number is None:
+                return None
+            found.add(number)
+    return found
 
 
 def _sync_ancestors(fs: FileSystem, directory: str) -> None:
@@ -84,7 +122,7 @@ def is_new(fs: FileSystem, directory: str) -> bool:
             f"{directory}: this directory is not a walkv store and is not empty (it has "
             f"{foreign[0]!r}); choose another directory",
             path=directory,
-            supported=(manifest.FORMAT_VERSION,),
+            supported=manifest.VERSIONS,
         )
     settled = SNAPSHOT_DIRECTORY in names and fs.list(fs.join(directory, SNAPSHOT_DIRECTORY))
     logged = False

@@ -19,6 +19,7 @@ from typing import Final
 
 from walkv.engine import manifest, recovery
 from walkv.engine.catalog import Catalog, Sources
+from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.reads import ReadSide
 from walkv.engine.recovery import Findings, RecoveryReport
 from walkv.engine.snapshot import BlockCache, SnapshotReader
@@ -38,9 +39,12 @@ class Follower(ReadSide):
         opened_ns, began: when that was, by the wall clock and by the monotonic one.
     """
 
-    def __init__(self, fs: FileSystem, directory: str, cache: BlockCache) -> None:
+    def __init__(
+        self, fs: FileSystem, directory: str, cache: BlockCache, keyring: Keyring = NO_KEYS
+    ) -> None:
         super().__init__()
         self._fs = fs
+        self._keyring = keyring
         self.path = directory
         self._cache = cache
         self._readers: tuple[SnapshotReader, ...] = ()
@@ -64,7 +68,7 @@ class Follower(ReadSide):
         for attempt in range(_ATTEMPTS):
             before = self._fs.fingerprint(path)
             try:
-                found = recovery.look(self._fs, self.path, self._cache)
+                found = recovery.look(self._fs, self.path, self._cache, self._keyring)
             except (CorruptionError, FileNotFoundError):
                 if attempt == _ATTEMPTS - 1:
                     raise
@@ -77,7 +81,9 @@ class Follower(ReadSide):
             self._fingerprint = before
             self._sequence = found.last_sequence
             sources = Sources(found.memtable, (), found.snapshots)
-            self._catalog = Catalog(self._fs, self.path, found.manifest, sources, self._cache)
+            self._catalog = Catalog(
+                self._fs, self.path, found.manifest, sources, self._cache, keyring=self._keyring
+            )
             return
 
     def _keep_readers(self, found: Findings) -> None:
@@ -93,6 +99,7 @@ class Follower(ReadSide):
 
         Raises:
             CorruptionError: what was there is damaged.
+            EncryptionError: the store's key was changed; open it again with the new one.
         Cost: one ``stat`` and one read of the log's end; after a flush or merge by the writer, a
             replay of the unsettled log.
         """

@@ -14,7 +14,8 @@ Layout (little-endian, ``checksum`` big-endian as xxHash's canonical form):
         36     8  synced_offset    bytes of this segment known to be on the medium
         44     -  payload
 
-    The seed is (salt of the segment + offset of the frame in it) mod 2**64.
+    The seed is (salt of the segment + offset of the frame in it) mod 2**64. In an encrypted segment
+    the payload is a sealed one, see ``cipher``, and the lengths here are its.
 
 A frame is valid if and only if:
     1. the segment has at least 44 + payload_length bytes from its offset on,
@@ -43,6 +44,7 @@ from typing import Final, NamedTuple
 from xxhash import xxh3_64_digest
 
 from walkv import limits
+from walkv.engine.cipher import SEAL_BYTES, Sealer
 
 COMMIT: Final = 1
 SYNC_MARKER: Final = 2
@@ -103,8 +105,12 @@ def encode(
     time_ns: int,
     synced_offset: int,
     kind: int = COMMIT,
+    sealer: Sealer | None = None,
 ) -> bytes:
     """One frame, to be written at ``offset`` of the segment that has ``salt``.
+
+    Args:
+        sealer: the segment's, where it is encrypted.
 
     Cost: one pass over the payload to copy and one to hash it.
     """
@@ -119,7 +125,30 @@ def encode(
         )
         + payload
     )
+    if sealer is not None:
+        body = seal(body, offset, sealer)
     return xxh3_64_digest(body, (salt + offset) & SEED_MASK) + body
+
+
+# Hot: every commit to an encrypted store.
+def seal(body: bytes, offset: int, sealer: Sealer) -> bytes:
+    """What follows a frame's checksum, with the payload sealed for its place."""
+    length = len(body) - _BODY.size + SEAL_BYTES
+    head = body[:4] + length.to_bytes(4, "little") + body[8 : _BODY.size]
+    return head + sealer.seal(memoryview(body)[_BODY.size :], head, offset)
+
+
+def unseal(found: Frame, *, salt: int, offset: int, sealer: Sealer) -> Frame:
+    """A valid frame with its payload opened; ``TamperedError`` if it was not sealed there."""
+    head = _BODY.pack(
+        tag(salt, found.kind),
+        len(found.payload),
+        found.operation_count,
+        found.first_sequence,
+        found.time_ns,
+        found.synced_offset,
+    )
+    return found._replace(payload=sealer.open(found.payload, head, offset))
 
 
 # Hot: every frame of a replay.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from walkv.engine import files, keep, manifest, recovery, segment
+from walkv.engine.catalog import Catalog
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.manifest import Manifest
@@ -93,7 +94,7 @@ def verify(
             before, count = checked_bytes, len(problems)
 
             def check_snapshot(known: SnapshotReader = snapshot) -> None:
-                _check_snapshot(fs, known, catalog.manifest.store_id, advance)
+                _check_snapshot(fs, known, catalog, advance)
 
             check(snapshot.path, check_snapshot)
             if len(problems) > count and snapshot.summary not in _newest(engine).snapshots:
@@ -112,7 +113,7 @@ def verify(
             def check_segment(
                 path: str = path, newest: bool = newest, durable_offset: int = durable_offset
             ) -> None:
-                _check_segment(fs, path, known.store_id, newest, durable_offset, advance)
+                _check_segment(fs, path, catalog, newest, durable_offset, advance)
 
             check(path, check_segment)
             if len(problems) > count and first_sequence not in _newest(engine).segments:
@@ -123,7 +124,7 @@ def verify(
             count = len(problems)
 
             def check_kept(path: str = path, following: int = following) -> None:
-                _check_kept(fs, path, known.store_id, following, advance)
+                _check_kept(fs, path, catalog, following, advance)
 
             check(path, check_kept)
             still_kept = keep.kept_segments(fs, log_directory)
@@ -141,16 +142,17 @@ def _newest(engine: Engine | Follower) -> Manifest:
     known = engine.catalog.manifest
     if isinstance(engine, Follower):
         with suppress(OSError, CorruptionError, FormatError):
-            return manifest.read(engine.fs, engine.path)
+            return manifest.look(engine.fs, engine.path)
     return known
 
 
 def _check_snapshot(
-    fs: FileSystem, known: SnapshotReader, store_id: bytes, progress: Callable[[int], None]
+    fs: FileSystem, known: SnapshotReader, catalog: Catalog, progress: Callable[[int], None]
 ) -> None:
     # Opened anew: the descriptor in use would not tell that the file was replaced or removed.
     summary = known.summary
-    reader = SnapshotReader(fs, known.path, store_id, summary.snapshot_id, BlockCache(0))
+    store_id, keyring = catalog.manifest.store_id, catalog.keyring
+    reader = SnapshotReader(fs, known.path, store_id, summary.snapshot_id, BlockCache(0), keyring)
     try:
         if reader.summary != summary:
             raise CorruptionError(
@@ -167,12 +169,12 @@ def _check_snapshot(
 def _check_segment(
     fs: FileSystem,
     path: str,
-    store_id: bytes,
+    catalog: Catalog,
     newest: bool,
     durable_offset: int,
     progress: Callable[[int], None],
 ) -> None:
-    scanner = recovery.open_segment(fs, path, store_id)
+    scanner = recovery.open_segment(fs, path, catalog.manifest.store_id, catalog.keyring)
 
     def read_on() -> None:
         _read_frames(scanner, progress)
@@ -197,9 +199,9 @@ def _read_frames(scanner: Scanner, progress: Callable[[int], None]) -> None:
 
 
 def _check_kept(
-    fs: FileSystem, path: str, store_id: bytes, following: int, progress: Callable[[int], None]
+    fs: FileSystem, path: str, catalog: Catalog, following: int, progress: Callable[[int], None]
 ) -> None:
-    scanner = recovery.open_segment(fs, path, store_id)
+    scanner = recovery.open_segment(fs, path, catalog.manifest.store_id, catalog.keyring)
     try:
         _read_frames(scanner, progress)
         if not (scanner.sealed and scanner.ends_in_zeros()):

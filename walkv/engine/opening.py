@@ -11,9 +11,10 @@ from walkv.engine import files, manifest, wal
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.keep import KeepLog
+from walkv.engine.keyring import VARIABLE, Key, Keyring, Secret
 from walkv.engine.policies import SyncPolicy, check_policy
 from walkv.engine.snapshot import BlockCache
-from walkv.engine.vfs import FileSystem, LockHeldError, OsFileSystem, SyncError
+from walkv.engine.vfs import FileSystem, LockHeldError, OsFileSystem, SyncError, environment
 from walkv.engine.watch import publish
 from walkv.errors import FormatError, LockedError
 
@@ -31,6 +32,7 @@ def _open_engine(
     min_free_bytes: int,
     slow_seconds: float,
     fs: FileSystem,
+    keyring: Keyring,
 ) -> Engine:
     """Take the lock, recover, and return a running engine.
 
@@ -39,6 +41,7 @@ def _open_engine(
         FileNotFoundError: there is no store and ``create`` is false.
         FormatError: not a store, or of a newer format.
         CorruptionError: durable data is damaged or missing.
+        EncryptionError: the key does not fit the store.
         OSError: from the file system.
     """
     directory = fs.absolute(directory)
@@ -72,6 +75,7 @@ def _open_engine(
             memtable_bytes,
             min_free_bytes,
             slow_seconds,
+            keyring,
         )
         try:
             engine.start(create, keep_log)
@@ -104,7 +108,7 @@ def _prepare_directory(fs: FileSystem, directory: str, create: bool) -> None:
         raise FormatError(
             f"{directory}: this is a file, and a walkv store is a directory; choose another path",
             path=directory,
-            supported=(manifest.FORMAT_VERSION,),
+            supported=manifest.VERSIONS,
         ) from None
 
 
@@ -120,7 +124,9 @@ def _locked(directory: str, lock_path: str, holder: dict[str, Any]) -> LockedErr
     )
 
 
-def _open_follower(directory: str, *, cache_bytes: int, fs: FileSystem) -> Follower:
+def _open_follower(
+    directory: str, *, cache_bytes: int, fs: FileSystem, keyring: Keyring
+) -> Follower:
     """Open read-only.
 
     Raises:
@@ -131,7 +137,7 @@ def _open_follower(directory: str, *, cache_bytes: int, fs: FileSystem) -> Follo
     directory = fs.absolute(directory)
     if not fs.is_directory(directory) or files.is_new(fs, directory):
         raise FileNotFoundError(2, "there is no walkv store here to read", directory)
-    return Follower(fs, directory, BlockCache(cache_bytes))
+    return Follower(fs, directory, BlockCache(cache_bytes), keyring)
 
 
 def start_engine(
@@ -146,6 +152,7 @@ def start_engine(
     min_free_bytes: int,
     slow_seconds: float,
     filesystem: FileSystem | None,
+    key: Key | None,
 ) -> Engine | Follower:
     """What ``open`` and ``aopen`` share."""
     check_policy(sync)
@@ -163,8 +170,9 @@ def start_engine(
         raise TypeError(f"keep_log is a KeepLog(seconds, max_bytes), not {keep_log!r}")
     fs: FileSystem = OsFileSystem() if filesystem is None else filesystem
     directory = path if isinstance(path, str) else _path_text(path)
+    keyring = Keyring(_secret(key), fs.random_bytes)
     if read_only:
-        return _open_follower(directory, cache_bytes=cache_bytes, fs=fs)
+        return _open_follower(directory, cache_bytes=cache_bytes, fs=fs, keyring=keyring)
     return _open_engine(
         directory,
         policy=sync,
@@ -175,7 +183,16 @@ def start_engine(
         min_free_bytes=min_free_bytes,
         slow_seconds=slow_seconds,
         fs=fs,
+        keyring=keyring,
     )
+
+
+def _secret(key: Key | None) -> Secret | None:
+    """The key that was given, or else the one in the environment."""
+    if key is not None:
+        return key if isinstance(key, Secret) else Secret(key)
+    ambient = environment(VARIABLE)
+    return Secret(ambient, ambient=True) if ambient else None
 
 
 def _path_text(path: Any) -> str:

@@ -35,6 +35,7 @@ from walkv import limits
 from walkv.engine import batch, frame, keep, manifest, segment, snapshot
 from walkv.engine.files import LOG_DIRECTORY, QUARANTINE_DIRECTORY, SNAPSHOT_DIRECTORY
 from walkv.engine.frame import BadFrame
+from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES, Memtable
 from walkv.engine.segment import Scanner, Tail
@@ -130,17 +131,20 @@ class Findings:
     operation_count: int = 0
 
 
-def look(fs: FileSystem, directory: str, cache: BlockCache) -> Findings:
+def look(fs: FileSystem, directory: str, cache: BlockCache, keyring: Keyring = NO_KEYS) -> Findings:
     """Read the store and reach a verdict; changes nothing.
 
+    Args:
+        keyring: the opener's; takes in the store's ring.
     Raises:
         FileNotFoundError: there is no manifest.
         FormatError: a format this version does not read.
+        EncryptionError: the key does not fit the store.
         CorruptionError: damage to bytes that had been durable, or a missing file.
     Cost: a read of the manifest, two per snapshot, and of the whole unsettled log.
     """
-    known = manifest.read(fs, directory)
-    snapshots = open_snapshots(fs, directory, known, cache)
+    known = manifest.read(fs, directory, keyring)
+    snapshots = open_snapshots(fs, directory, known, cache, keyring)
     log_directory = fs.join(directory, LOG_DIRECTORY)
     memtable = Memtable()
     findings = Findings(
@@ -158,7 +162,7 @@ def look(fs: FileSystem, directory: str, cache: BlockCache) -> Findings:
     for number, first_sequence in enumerate(known.segments):
         newest = number == len(known.segments) - 1
         path = fs.join(log_directory, segment.file_name(first_sequence))
-        scanner = open_segment(fs, path, known.store_id)
+        scanner = open_segment(fs, path, known.store_id, keyring)
         if expected_first is not None and first_sequence != expected_first:
             raise CorruptionError(
                 "this segment does not continue the one before it",
@@ -181,14 +185,18 @@ def look(fs: FileSystem, directory: str, cache: BlockCache) -> Findings:
 
 
 def open_snapshots(
-    fs: FileSystem, directory: str, known: Manifest, cache: BlockCache
+    fs: FileSystem,
+    directory: str,
+    known: Manifest,
+    cache: BlockCache,
+    keyring: Keyring = NO_KEYS,
 ) -> tuple[SnapshotReader, ...]:
     """The snapshots a manifest names, newest first, footers checked."""
     readers = []
     for summary in known.snapshots:
         path = fs.join(directory, SNAPSHOT_DIRECTORY, snapshot.file_name(summary.snapshot_id))
         try:
-            reader = SnapshotReader(fs, path, known.store_id, summary.snapshot_id, cache)
+            reader = SnapshotReader(fs, path, known.store_id, summary.snapshot_id, cache, keyring)
         except FileNotFoundError:
             raise missing(path, "snapshot") from None
         if reader.summary != summary:
@@ -202,13 +210,15 @@ def open_snapshots(
     return tuple(readers)
 
 
-def open_segment(fs: FileSystem, path: str, store_id: bytes) -> Scanner:
-    """A scanner at the start of a segment."""
+def open_segment(
+    fs: FileSystem, path: str, store_id: bytes, keyring: Keyring | None = NO_KEYS
+) -> Scanner:
+    """A scanner at the start of a segment; see ``Scanner``."""
     try:
         file = fs.open(path)
     except FileNotFoundError:
         raise missing(path, "segment") from None
-    return Scanner(file, segment.read_header(file, store_id))
+    return Scanner(file, segment.read_header(file, store_id), keyring)
 
 
 def missing(path: str, kind: str) -> CorruptionError:

@@ -6,7 +6,8 @@ Layout of the header (little-endian):
     ------  ----  ------------------------------------------------------------------
          0     8  magic           b"WALKVLOG"
          8     4  format_version  1
-        12     4  features        0; other bits are refused with FormatError
+        12     2  features        bit 0: encrypted; other bits are refused with FormatError
+        14     2  key_number      number of the data key; 0 where not encrypted
         16    16  store_id        random; the same in every file of a store
         32     8  salt            random; seeds every checksum of this segment
         40     8  first_sequence  sequence of its first operation; also the file's name
@@ -38,7 +39,9 @@ from xxhash import xxh3_64_digest
 
 from walkv import limits
 from walkv.engine import frame as frames
+from walkv.engine.cipher import SEAL_BYTES
 from walkv.engine.frame import BadFrame, Frame
+from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.vfs import File, FileSystem, ReadableFile, SyncError, ensure_synced
 from walkv.errors import CorruptionError, FormatError
 
@@ -48,7 +51,9 @@ HEADER_BYTES: Final = 64
 STORE_ID_BYTES: Final = 16
 SUFFIX: Final = ".wal"
 
-_HEADER: Final = struct.Struct("<8sII16sQQQ")
+ENCRYPTED: Final = 1
+
+_HEADER: Final = struct.Struct("<8sIHH16sQQQ")
 _READ_BYTES: Final = 1 * limits.MIB
 _NO_DESCRIPTOR: Final = frozenset((errno.EMFILE, errno.ENFILE))
 
@@ -63,12 +68,14 @@ class SegmentHeader:
     salt: int
     first_sequence: int
     created_ns: int
+    key_number: int = 0
 
     def encode(self) -> bytes:
         body = _HEADER.pack(
             MAGIC,
             FORMAT_VERSION,
-            0,
+            ENCRYPTED if self.key_number else 0,
+            self.key_number,
             self.store_id,
             self.salt,
             self.first_sequence,
@@ -88,6 +95,14 @@ def parse_file_name(name: str) -> int | None:
     if stem == name or len(stem) != 20 or not stem.isascii() or not stem.isdigit():
         return None
     return int(stem)
+
+
+def key_number_of(header: bytes) -> int | None:
+    """The data key that a file with these first 64 bytes is under, also if it is a snapshot, whose
+    header is alike; None where they are damaged."""
+    if xxh3_64_digest(header[: _HEADER.size]) != header[_HEADER.size : HEADER_BYTES]:
+        return None
+    return int(_HEADER.unpack_from(header)[3])
 
 
 def create(fs: FileSystem, directory: str, header: SegmentHeader) -> File:
@@ -110,13 +125,20 @@ def create(fs: FileSystem, directory: str, header: SegmentHeader) -> File:
     return file
 
 
-def begin(fs: FileSystem, directory: str, store_id: bytes, first_sequence: int) -> Tail:
-    """A new segment with a new salt, durable and empty."""
+def begin(
+    fs: FileSystem,
+    directory: str,
+    store_id: bytes,
+    first_sequence: int,
+    keyring: Keyring = NO_KEYS,
+) -> Tail:
+    """A new segment with a new salt, durable and empty; under the newest of the keys."""
     header = SegmentHeader(
         store_id,
         int.from_bytes(fs.random_bytes(8), "little"),
         first_sequence,
         fs.wall_time_ns(),
+        keyring.newest,
     )
     name = file_name(first_sequence)
     if name in fs.list(directory):
@@ -187,10 +209,12 @@ def peek_header(file: ReadableFile) -> SegmentHeader:
             expected=HEADER_BYTES,
             found=len(data),
         )
-    magic, version, features, store_id, salt, first_sequence, created_ns = _HEADER.unpack_from(data)
+    fields = _HEADER.unpack_from(data)
+    magic, version, features, key_number, store_id, salt, first_sequence, created_ns = fields
     body, checksum = data[: _HEADER.size], data[_HEADER.size :]
     actual = xxh3_64_digest(body)
-    if magic == MAGIC and (version, features) != (FORMAT_VERSION, 0) and actual == checksum:
+    known = version == FORMAT_VERSION and features == (ENCRYPTED if key_number else 0)
+    if magic == MAGIC and not known and actual == checksum:
         raise FormatError(
             f"{file.path}: segment of format {version}, features {features:#x}, and this walkv "
             f"reads format {FORMAT_VERSION}; open it with a newer walkv",
@@ -206,7 +230,7 @@ def peek_header(file: ReadableFile) -> SegmentHeader:
             expected=checksum.hex(),
             found=actual.hex(),
         )
-    return SegmentHeader(store_id, salt, first_sequence, created_ns)
+    return SegmentHeader(store_id, salt, first_sequence, created_ns, key_number)
 
 
 class Scanner:
@@ -215,13 +239,23 @@ class Scanner:
     Attributes:
         offset: end of the last valid frame; where the next one begins.
         next_sequence: the sequence the next frame must begin with.
-        last: the last valid frame, or None.
+        last: the last valid frame, its payload as it stands in the file, or None.
         frame_count: valid frames so far.
         stop: why there is no valid frame at ``offset``, once ``frames()`` has ended.
     """
 
-    def __init__(self, file: ReadableFile, header: SegmentHeader) -> None:
+    def __init__(
+        self, file: ReadableFile, header: SegmentHeader, keyring: Keyring | None = NO_KEYS
+    ) -> None:
+        """Begin behind the header.
+
+        Args:
+            keyring: the store's keys; None leaves payloads sealed, to look at frames without a key.
+        Raises:
+            TamperedError: the segment is encrypted and the store is not, or the reverse.
+        """
         self.file = file
+        self._sealer = None if keyring is None else keyring.for_file(header, file.path)
         self.header = header
         self.rewind()
 
@@ -241,6 +275,7 @@ class Scanner:
         """The frames from ``offset`` on. May be called again when the file has grown.
 
         Raises:
+            TamperedError: a frame with the right checksum that was not sealed there.
             CorruptionError: a frame with the right checksum that does not continue the one before:
                 no crash leaves that behind.
         Cost: reads the file in pieces of 1 MiB, or of one frame where that is longer.
@@ -265,8 +300,14 @@ class Scanner:
                 data = self.file.read(self.offset, max(wanted, 0))
                 base = self.offset
                 continue
+            opened = self._opened(found, self.offset)
             self._accept(found)
-            yield found
+            yield opened
+
+    def _opened(self, found: Frame, offset: int) -> Frame:
+        if self._sealer is None:
+            return found
+        return frames.unseal(found, salt=self.header.salt, offset=offset, sealer=self._sealer)
 
     def _accept(self, found: Frame) -> None:
         count = found.operation_count
@@ -290,12 +331,13 @@ class Scanner:
     def peek_seal(self) -> int | None:
         """The first sequence of the next segment, by the seal at the very end of the file; None if
         there is no seal there. Cost: one small read."""
-        offset = max(self.file.size() - frames.HEADER_BYTES - 1, 0)
-        data = self.file.read(offset, frames.HEADER_BYTES + 1)
+        size = frames.HEADER_BYTES + 1 + (SEAL_BYTES if self.header.key_number else 0)
+        offset = max(self.file.size() - size, 0)
+        data = self.file.read(offset, size)
         found = frames.decode(data, 0, salt=self.header.salt, offset=offset)
-        if isinstance(found, Frame) and found.kind == frames.SEAL:
-            return found.first_sequence
-        return None
+        if not isinstance(found, Frame) or found.kind != frames.SEAL:
+            return None
+        return self._opened(found, offset).first_sequence
 
     def still_there(self) -> bool:
         """Whether the last frame is still as it was read: a writer may take back a commit that it

@@ -34,6 +34,7 @@ from xxhash import xxh3_64_digest
 from walkv import limits
 from walkv.engine import frame, segment
 from walkv.engine.frame import SEED_MASK, pack_body
+from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.meter import Recorder
 from walkv.engine.segment import Tail
 from walkv.engine.vfs import WINDOW_ALIGNMENT_BYTES, FileSystem, Window
@@ -87,10 +88,12 @@ class Log:
         *,
         windowed: bool = False,
         on_slow: Callable[[str, float], None] = lambda what, seconds: None,
+        keyring: Keyring = NO_KEYS,
     ) -> None:
         """Continue a tail that is durable up to its ``offset``.
 
         Args:
+            keyring: the store's keys; new segments are under the newest.
             windowed: write small frames through windows, as most will not be synced one by one.
             on_slow: told what was done and how many seconds it took, of everything that waits for
                 the medium.
@@ -98,6 +101,7 @@ class Log:
         self._fs = fs
         self._directory = directory
         self._store_id = store_id
+        self._keyring = keyring
         self._on_failure = on_failure
         self._on_slow = on_slow
         self._sync_lock = threading.Lock()
@@ -126,6 +130,7 @@ class Log:
         self._base = self.position - tail.offset
         self._salt = tail.header.salt
         self._commit_tag = frame.tag(self._salt, frame.COMMIT)
+        self._sealer = self._keyring.for_file(tail.header, tail.file.path)
         self._write_file = tail.file.write
         self._ahead_end = 0
         self._write_ahead = False
@@ -141,6 +146,11 @@ class Log:
     def first_sequence(self) -> int:
         """The first sequence of the tail; it names the segment."""
         return self._tail.header.first_sequence
+
+    @property
+    def key_number(self) -> int:
+        """The number of the data key that the tail is under; 0 where it is not encrypted."""
+        return self._tail.header.key_number
 
     # Hot: every commit comes through here.
     def write(self, payload: bytes, operation_count: int, first_sequence: int) -> int:
@@ -161,6 +171,8 @@ class Log:
             )
             + payload
         )
+        if self._sealer is not None:
+            body = frame.seal(body, offset, self._sealer)
         data = xxh3_64_digest(body, (self._salt + offset) & SEED_MASK) + body
         end = position + len(data)
         if end <= self._window_end:
@@ -357,6 +369,7 @@ class Log:
             time_ns=self._wall_time_ns(),
             synced_offset=self.durable - self._base,
             kind=kind,
+            sealer=self._sealer,
         )
         try:
             self._write_file(data, offset)
@@ -409,7 +422,9 @@ class Log:
             SyncError: it could not be made durable.
         """
         if self._created is None or self._created.header.first_sequence != first_sequence:
-            self._created = segment.begin(self._fs, self._directory, self._store_id, first_sequence)
+            self._created = segment.begin(
+                self._fs, self._directory, self._store_id, first_sequence, self._keyring
+            )
         return self._created
 
     def enter(self, tail: Tail) -> None:

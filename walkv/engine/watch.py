@@ -53,6 +53,7 @@ class Stats:
         pid: the process.
         opened_at: when it opened the store, in UTC.
         uptime_seconds: how long ago that was.
+        encrypted: what is written is encrypted.
     """
 
     path: str
@@ -96,6 +97,7 @@ class Stats:
     pid: int
     opened_at: datetime
     uptime_seconds: float
+    encrypted: bool
 
 
 _NOTHING_WRITTEN: Final = {
@@ -151,6 +153,7 @@ def stats(engine: Engine | Follower) -> Stats:
         pid=fs.process_id(),
         opened_at=_moment(engine.opened_ns),
         uptime_seconds=fs.monotonic() - engine.began,
+        encrypted=catalog.keyring.ring is not None,
         **_cached(cache),
         **written,
     )

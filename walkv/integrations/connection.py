@@ -84,6 +84,12 @@ class _Side:
         self.face.detach()
 
 
+def _shown(options: dict[str, Any]) -> str:
+    """Options for a message, but for what nobody is to read there."""
+    masked = {name: "..." if name == "key" else value for name, value in options.items()}
+    return str(masked) if masked else "no options"
+
+
 def _path(store: Any) -> str:
     try:
         path = os.fspath(store)
@@ -132,7 +138,7 @@ class Connection:
                 opened = _opened[path] = _Opened(AgentStore(path, **options), options)
             elif options and options != opened.options:
                 raise TypeError(
-                    f"{path}: this store is open already, with {opened.options or 'no options'}; "
+                    f"{path}: this store is open already, with {_shown(opened.options)}; "
                     "give the same ones here, or none"
                 )
             opened.users += 1

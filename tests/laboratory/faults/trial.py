@@ -222,7 +222,7 @@ class Trial(Bench):
         """A torn tail, and files that an interrupted process leaves."""
         sim = self._sim
         if torn:
-            first_sequence = manifest.read(sim, PATH).segments[-1]
+            first_sequence = manifest.look(sim, PATH).segments[-1]
             file = sim.open(f"{PATH}/log/{segment.file_name(first_sequence)}", writable=True)
             end = len(file.read(0, file.size()).rstrip(b"\0"))
             file.write(TORN, end)

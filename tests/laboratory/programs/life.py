@@ -19,6 +19,7 @@ from tests.laboratory.programs.world import (
     KEYS,
     PATH,
     POLICIES,
+    STORE_KEYS,
     Fuse,
     World,
     collect,
@@ -33,6 +34,7 @@ from walkv import (
     LockedError,
     Put,
     ReadOnlyError,
+    Store,
     StoreFailedError,
     WriteBack,
 )
@@ -108,6 +110,17 @@ class Upkeep(World):
             assert live <= stats.snapshot_entries
             if not self.expiries:
                 assert stats.snapshot_entries == live
+
+    @precondition(lambda self: self.key is not None)
+    @step(dangerous=True, tasks=FACES, turn=st.integers(0, 1), rotate=FACES)
+    def rekey(self, tasks: bool, turn: int, rotate: bool) -> None:
+        if self.reader is not None:
+            self.reader.close()
+            self.reader = None
+        self.face(tasks).rekey(STORE_KEYS[turn], rotate=rotate)
+        self.key, self.other_key = STORE_KEYS[turn], STORE_KEYS[1 - turn]
+        if rotate:
+            self.all_durable()
 
     @step(tasks=FACES)
     def verify(self, tasks: bool) -> None:
@@ -252,11 +265,7 @@ class Follower(World):
     def follow(self, tasks: bool) -> None:
         before = self.disk.operation_count
         if self.reader is None:
-            if tasks:
-                opening = walkv.aopen(PATH, read_only=True, filesystem=self.fs)
-                self.reader = self.loop.run(opening).as_sync()
-            else:
-                self.reader = walkv.open(PATH, read_only=True, filesystem=self.fs)
+            self.reader = self.with_key(lambda: self._reader(tasks))
         reader, self.reader = self.reader, None
         reader.refresh()
         self.reader, self.reader_number = reader, self.model.begun
@@ -272,6 +281,12 @@ class Follower(World):
             assert self.reader.verify().ok
             assert self.reader.health().status == "ok"
             assert list(self.reader.changes()) == list(self.store.changes(durable=False))
+
+    def _reader(self, tasks: bool) -> Store:
+        options: dict[str, Any] = {"read_only": True, "filesystem": self.fs, "key": self.key}
+        if tasks:
+            return self.loop.run(walkv.aopen(PATH, **options)).as_sync()
+        return walkv.open(PATH, **options)
 
     @precondition(lambda self: self.reader is not None)
     @step()

@@ -32,7 +32,7 @@ from hypothesis.stateful import initialize, invariant, run_state_machine_as_test
 from tests.laboratory.job import Failure, Figures, Job, Layer, Scale, off_main_thread
 from tests.laboratory.programs.life import Deaths, Follower, Tasks, Upkeep
 from tests.laboratory.programs.rules import Reads, Transactions, Writes, raises
-from tests.laboratory.programs.world import FACES, POLICIES, Fuse
+from tests.laboratory.programs.world import FACES, POLICIES, STORE_KEYS, Fuse
 from walkv import StoreFailedError, limits
 from walkv.engine import wal
 
@@ -56,10 +56,15 @@ class Machine(Writes, Reads, Transactions, Upkeep, Follower, Tasks, Deaths):
         memtable_bytes=st.sampled_from([1_500, 4_000, 20_000]),
         by_tasks=FACES,
         background=FACES,
+        encrypted=FACES,
         nth=st.integers(0, 20),
     )
-    def begin(self, memtable_bytes: int, by_tasks: bool, background: bool, nth: int) -> None:
+    def begin(
+        self, memtable_bytes: int, by_tasks: bool, background: bool, encrypted: bool, nth: int
+    ) -> None:
         """Make the store; the power may fail meanwhile."""
+        if encrypted:
+            self.key, self.other_key = STORE_KEYS
         self.memtable_bytes = memtable_bytes
         self.by_tasks = by_tasks
         self.background = background

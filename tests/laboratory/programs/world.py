@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeVar
 
 import hypothesis.strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 import walkv
 from tests.laboratory.programs.loop import Driven, LoopSyncer, SteadyLoop
-from walkv import AsyncStore, Store, StoreFailedError, Wal, WriteBack, WriteThrough
+from walkv import AsyncStore, EncryptionError, Store, StoreFailedError, Wal, WriteBack, WriteThrough
 from walkv.engine.core import Engine
 from walkv.engine.policies import SyncPolicy
 from walkv.testing import (
@@ -31,6 +31,8 @@ from walkv.testing import (
     SimulatedFileSystem,
 )
 
+T = TypeVar("T")
+
 PATH: Final = "/data/s.walkv"
 POLICIES: Final[tuple[SyncPolicy, ...]] = (
     Wal(),
@@ -39,6 +41,7 @@ POLICIES: Final[tuple[SyncPolicy, ...]] = (
     WriteBack(interval_seconds=1e6, max_unsynced_bytes=1_500),
 )
 CHOICES: Final = st.sampled_from([None, *POLICIES])
+STORE_KEYS: Final = (bytes(range(32)), bytes(range(32, 64)))
 KEYS: Final = st.text("abc", min_size=1, max_size=3).map(str.encode)
 FACES: Final = st.booleans()
 """Whether tasks call, or threads."""
@@ -151,6 +154,8 @@ class World(RuleBasedStateMachine):
         self.loop = SteadyLoop()
         self.policy = self.policies[0]
         self.memtable_bytes = 1_500
+        self.key: bytes | None = None
+        self.other_key: bytes | None = None
         self.by_tasks = False
         self.background = False
         self.returned = self.recovered = 0
@@ -197,9 +202,29 @@ class World(RuleBasedStateMachine):
             "min_free_bytes": 1_000,
             "slow_seconds": 5.0,
             "filesystem": self.fs,
+            "key": self.key,
         }
 
+    def with_key(self, opening: Callable[[], T]) -> T:
+        """Open a store whose key may have been changed, or not, when the process ended."""
+        try:
+            return opening()
+        except EncryptionError as error:
+            if error.reason != "wrong":
+                raise
+            self.key, self.other_key = self.other_key, self.key
+            return opening()
+
+    def read_only(self) -> Store:
+        """A reader, past all faults."""
+        return self.with_key(
+            lambda: walkv.open(PATH, read_only=True, filesystem=self.disk, key=self.key)
+        )
+
     def _open_once(self, *, create: bool) -> None:
+        self.with_key(lambda: self._open_with_key(create=create))
+
+    def _open_with_key(self, *, create: bool) -> None:
         if self.by_tasks:
             self.tasks = self.loop.run(walkv.aopen(PATH, create=create, **self.options()))
             self.store = self.tasks.as_sync()
@@ -371,11 +396,14 @@ class World(RuleBasedStateMachine):
         self.figures["readers inside operations"] += 1
         least = self.least if self.recovering else self.returned
         try:
-            with walkv.open(PATH, read_only=True, filesystem=self.disk) as reader:
+            with self.read_only() as reader:
                 self.model.check(dict(reader.scan()), now_ms=self.now_ms, at_least=least)
             if self.watcher is None:
-                self.watcher = walkv.open(PATH, read_only=True, filesystem=self.disk)
-            self.watcher.refresh()
+                self.watcher = self.read_only()
+            try:
+                self.watcher.refresh()
+            except EncryptionError:
+                self.watcher = self.read_only()
             self.model.check(dict(self.watcher.scan()), now_ms=self.now_ms, at_least=least)
         except FileNotFoundError:
             assert not self.ready, "there is no store any more"
@@ -414,10 +442,14 @@ class World(RuleBasedStateMachine):
             if number == len(disks) - 1:
                 self.die(fs, least, by_power=True)
             else:
-                options = {**self.options(), "filesystem": fs, "create": not self.ready}
-                with walkv.open(PATH, **options) as store:
+                opening = functools.partial(self._store_on, fs)
+                with self.with_key(opening) as store:
                     found = dict(store.scan())
                     self.model.check(found, now_ms=self.now_ms, at_least=least)
+
+    def _store_on(self, fs: SimulatedFileSystem) -> Store:
+        options = {**self.options(), "filesystem": fs, "create": not self.ready}
+        return walkv.open(PATH, **options)
 
     def after_kill(self, fs: SimulatedFileSystem, least: int) -> None:
         self.figures["crashes in programs"] += 1

@@ -13,7 +13,8 @@ Layout of the header:
     ------  ----  ----------------------------------------------------------
          0     8  magic           b"WALKVSNP"
          8     4  format_version  1
-        12     4  features        0; other bits are refused with FormatError
+        12     2  features        bit 0: encrypted; other bits are refused with FormatError
+        14     2  key_number      number of the data key; 0 where not encrypted
         16    16  store_id        random; the same in every file of a store
         32     8  salt            random; seeds every checksum of this file
         40     8  snapshot_id     also the file's name
@@ -44,6 +45,8 @@ Layout of a page:
         12     4  raw_length   bytes of the payload once decoded
         16     -  payload
 
+In an encrypted file the payload is a sealed one, see ``cipher``. It is compressed before.
+
 A page is valid if and only if its checksum matches, its kind is the one expected there, its codec
 is known, and its payload decodes to exactly raw_length bytes.
 
@@ -66,6 +69,7 @@ import zstandard
 from xxhash import xxh3_64_digest
 
 from walkv import limits
+from walkv.engine.cipher import Sealer
 from walkv.errors import CorruptionError, FormatError
 
 MAGIC: Final = b"WALKVSNP"
@@ -82,9 +86,10 @@ ROOT: Final = 3
 STORED: Final = 0
 ZSTD: Final = 1
 FLAG_PLAIN: Final = 1
+ENCRYPTED: Final = 1
 
 _SEED_MASK: Final = (1 << 64) - 1
-_HEADER: Final = struct.Struct("<8sII16sQQQ")
+_HEADER: Final = struct.Struct("<8sIHH16sQQQ")
 _FOOTER: Final = struct.Struct("<QQQQQQ8s")
 _PAGE: Final = struct.Struct("<BBHI")
 _ZSTD_LEVEL: Final = 1
@@ -102,10 +107,18 @@ class SnapshotHeader:
     salt: int
     snapshot_id: int
     created_ns: int
+    key_number: int = 0
 
     def encode(self) -> bytes:
         body = _HEADER.pack(
-            MAGIC, FORMAT_VERSION, 0, self.store_id, self.salt, self.snapshot_id, self.created_ns
+            MAGIC,
+            FORMAT_VERSION,
+            ENCRYPTED if self.key_number else 0,
+            self.key_number,
+            self.store_id,
+            self.salt,
+            self.snapshot_id,
+            self.created_ns,
         )
         return body + xxh3_64_digest(body)
 
@@ -158,10 +171,11 @@ def decode_header(data: bytes, path: str) -> SnapshotHeader:
             expected=HEADER_BYTES,
             found=len(data),
         )
-    magic, version, features, store_id, salt, snapshot_id, created_ns = _HEADER.unpack_from(data)
+    fields = _HEADER.unpack_from(data)
+    magic, version, features, key_number, store_id, salt, snapshot_id, created_ns = fields
     actual = xxh3_64_digest(data[: _HEADER.size])
-    unknown = (version, features) != (FORMAT_VERSION, 0)
-    if magic == MAGIC and unknown and actual == data[_HEADER.size :]:
+    known = version == FORMAT_VERSION and features == (ENCRYPTED if key_number else 0)
+    if magic == MAGIC and not known and actual == data[_HEADER.size :]:
         raise FormatError(
             f"{path}: snapshot of format {version}, features {features:#x}, and this walkv reads "
             f"format {FORMAT_VERSION}; open it with a newer walkv",
@@ -177,7 +191,7 @@ def decode_header(data: bytes, path: str) -> SnapshotHeader:
             expected=data[_HEADER.size :].hex(),
             found=actual.hex(),
         )
-    return SnapshotHeader(store_id, salt, snapshot_id, created_ns)
+    return SnapshotHeader(store_id, salt, snapshot_id, created_ns, key_number)
 
 
 def decode_footer(data: bytes, path: str, salt: int, offset: int) -> SnapshotFooter:
@@ -197,8 +211,11 @@ def decode_footer(data: bytes, path: str, salt: int, offset: int) -> SnapshotFoo
     return SnapshotFooter(root_offset, root_length, entries, tombstones, last)
 
 
-def place_page(body: bytes, salt: int, offset: int) -> bytes:
-    """A page body (header fields and payload) with the checksum for its place."""
+def place_page(body: bytes, salt: int, offset: int, sealer: Sealer | None = None) -> bytes:
+    """A page body (header fields and payload), sealed and with the checksum for its place."""
+    if sealer is not None:
+        head = body[: _PAGE.size]
+        body = head + sealer.seal(memoryview(body)[_PAGE.size :], head, offset)
     return xxh3_64_digest(body, (salt + offset) & _SEED_MASK) + body
 
 
@@ -245,12 +262,21 @@ def _decompressor() -> Any:
 
 # Hot: every page read from a file.
 def decode_page(
-    data: bytes | memoryview, kind: int, *, path: str, salt: int, offset: int
+    data: bytes | memoryview,
+    kind: int,
+    *,
+    path: str,
+    salt: int,
+    offset: int,
+    sealer: Sealer | None = None,
 ) -> tuple[bytes, bool]:
     """Payload and plain flag of the page that is ``data``.
 
+    Args:
+        sealer: the file's, where it is encrypted.
     Raises:
         CorruptionError: not a valid page of that kind for this place.
+        TamperedError: its checksum is right, and it was not sealed there.
     Cost: one pass to hash, and one to decompress where compressed.
     """
     view = memoryview(data)
@@ -263,6 +289,9 @@ def decode_page(
             expected=bytes(view[:8]).hex(),
             found=actual.hex(),
         )
+    packed: bytes | memoryview = view[PAGE_HEADER_BYTES:]
+    if sealer is not None:
+        packed = sealer.open(packed, bytes(view[8:PAGE_HEADER_BYTES]), offset)
     found_kind, codec, flags, raw_length = _PAGE.unpack_from(data, 8)
     if found_kind != kind or codec > ZSTD or raw_length > limits.MAX_BLOCK_BYTES:
         raise CorruptionError(
@@ -272,10 +301,9 @@ def decode_page(
             expected=f"kind {kind}",
             found=f"kind {found_kind}, codec {codec}, {raw_length} bytes",
         )
-    if codec == STORED:
-        payload = bytes(view[PAGE_HEADER_BYTES:])
-    else:
-        payload = _decompressed(view[PAGE_HEADER_BYTES:], raw_length, path, offset)
+    if codec == ZSTD:
+        packed = _decompressed(packed, raw_length, path, offset)
+    payload = bytes(packed)
     if len(payload) != raw_length:
         raise CorruptionError(
             "page has the wrong length",
@@ -287,7 +315,16 @@ def decode_page(
     return payload, bool(flags & FLAG_PLAIN)
 
 
-def _decompressed(packed: memoryview, raw_length: int, path: str, offset: int) -> bytes:
+def opened_body(data: bytes | memoryview, offset: int, sealer: Sealer | None) -> bytes:
+    """The body of a page whose checksum was verified, as ``place_page`` takes it for elsewhere."""
+    if sealer is None:
+        return bytes(data[8:])
+    view = memoryview(data)
+    head = bytes(view[8:PAGE_HEADER_BYTES])
+    return head + sealer.open(view[PAGE_HEADER_BYTES:], head, offset)
+
+
+def _decompressed(packed: bytes | memoryview, raw_length: int, path: str, offset: int) -> bytes:
     try:
         if zstandard.frame_content_size(packed) != raw_length:
             raise zstandard.ZstdError("the frame declares another size")

@@ -17,6 +17,7 @@ from typing import Final, NamedTuple, TypeVar
 
 from walkv import limits
 from walkv.engine.batch import Item
+from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.merge import Chunk
 from walkv.engine.ranges import RangeSet
 from walkv.engine.snapshot import blocks, layout
@@ -73,12 +74,19 @@ class SnapshotReader:
         summary: what the manifest keeps of it.
         path: the file.
         salt: random; no two snapshot files have the same.
+        key_number: of the data key that the file is under; 0 where it is not encrypted.
         hot: items of the cached blocks that are in use, by key; kept by the cache.
         replaced_share: which share of its entries replace older ones, once somebody has found out.
     """
 
     def __init__(
-        self, fs: FileSystem, path: str, store_id: bytes, snapshot_id: int, cache: BlockCache
+        self,
+        fs: FileSystem,
+        path: str,
+        store_id: bytes,
+        snapshot_id: int,
+        cache: BlockCache,
+        keyring: Keyring = NO_KEYS,
     ) -> None:
         """Open and check header and footer.
 
@@ -86,6 +94,7 @@ class SnapshotReader:
             FileNotFoundError: there is no such file.
             FormatError: a format this version does not read.
             CorruptionError: damaged, or another store's, or another's name.
+            TamperedError: it is encrypted and the store is not, or the reverse.
         Cost: two reads.
         """
         self.path = path
@@ -100,6 +109,8 @@ class SnapshotReader:
                 found=f"{header.store_id.hex()} {header.snapshot_id}",
             )
         self.salt = header.salt
+        self.key_number = header.key_number
+        self._sealer = keyring.for_file(header, path)
         size = self._file.size()
         offset = max(size - layout.FOOTER_BYTES, layout.HEADER_BYTES)
         footer = layout.decode_footer(
@@ -203,7 +214,9 @@ class SnapshotReader:
 
     # Hot.
     def _verified(self, kind: int, data: bytes | memoryview, offset: int) -> tuple[bytes, bool]:
-        return layout.decode_page(data, kind, path=self.path, salt=self.salt, offset=offset)
+        return layout.decode_page(
+            data, kind, path=self.path, salt=self.salt, offset=offset, sealer=self._sealer
+        )
 
     def _undecodable(self, error: Exception, offset: int) -> CorruptionError:
         return CorruptionError(
@@ -419,7 +432,7 @@ class SnapshotReader:
             yield Chunk(keys, pairs, plain)
 
     def raw_partition(self, number: int) -> tuple[Iterator[bytes], bytes]:
-        """Data pages and index page of a partition, verified, without their checksums."""
+        """Data pages and index page of a partition, verified, without their checksums and seals."""
         root = self._root
         base, length = root.offsets[number], root.data_lengths[number]
         starts = self._index(root, number).starts
@@ -433,7 +446,7 @@ class SnapshotReader:
     def _verified_page(self, kind: int, offset: int, length: int) -> bytes:
         data = self._file.read(offset, length)
         self._verified(kind, data, offset)
-        return data[8:]
+        return layout.opened_body(data, offset, self._sealer)
 
     def check(self, progress: Callable[[int], None]) -> None:
         """Read every page past the cache and hold it against its checksum and its neighbours.

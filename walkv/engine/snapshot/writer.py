@@ -17,6 +17,7 @@ from itertools import accumulate
 from typing import Any, Final
 
 from walkv import limits
+from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.ranges import NO_RANGES, RangeSet
 from walkv.engine.snapshot import blocks, layout
 from walkv.engine.vfs import FileSystem, ensure_synced
@@ -45,6 +46,7 @@ class SnapshotWriter:
     Args:
         store_id: 16 bytes, the same in every file of the store.
         ranges: deleted ranges that hide entries of older snapshots.
+        keyring: the store's keys; the file is under the newest.
     """
 
     def __init__(
@@ -55,13 +57,19 @@ class SnapshotWriter:
         snapshot_id: int,
         *,
         ranges: RangeSet = NO_RANGES,
+        keyring: Keyring = NO_KEYS,
     ) -> None:
         self._fs = fs
         self._directory = directory
         self._header = layout.SnapshotHeader(
-            store_id, int.from_bytes(fs.random_bytes(8), "little"), snapshot_id, fs.wall_time_ns()
+            store_id,
+            int.from_bytes(fs.random_bytes(8), "little"),
+            snapshot_id,
+            fs.wall_time_ns(),
+            keyring.newest,
         )
         self.path = fs.join(directory, layout.file_name(snapshot_id))
+        self._sealer = keyring.for_file(self._header, self.path)
         self._file = fs.create(self.path)
         self._pending: list[bytes] = [self._header.encode()]
         self._pending_bytes = layout.HEADER_BYTES
@@ -196,7 +204,7 @@ class SnapshotWriter:
         self._end_partition()
 
     def _append(self, body: bytes) -> int:
-        page = layout.place_page(body, self._header.salt, self._offset)
+        page = layout.place_page(body, self._header.salt, self._offset, self._sealer)
         self._offset += len(page)
         self._pending.append(page)
         self._pending_bytes += len(page)

@@ -22,6 +22,7 @@ from walkv.engine.changes import POLL_SECONDS, Change, Feed
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.inspect import Progress, VerifyReport
+from walkv.engine.keyring import Key
 from walkv.engine.policies import WriteBack, check_policy
 from walkv.engine.reads import NEEDS_READ
 from walkv.engine.recovery import RecoveryReport
@@ -393,6 +394,10 @@ class AsyncStore(AsyncClosing):
     async def compact(self) -> None:
         """Rewrite everything into one snapshot; see ``Store.compact``."""
         await self._in_thread(self._sync_face.compact)
+
+    async def rekey(self, new_key: Key, *, rotate: bool = True) -> None:
+        """Change the key of an encrypted store; see ``Store.rekey``."""
+        await self._in_thread(lambda: self._sync_face.rekey(new_key, rotate=rotate))
 
     async def verify(
         self, progress: Progress | None = None, *, max_bytes_per_second: float | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 from walkv import limits
 from walkv.engine.keep import KeepLog
+from walkv.engine.keyring import Key
 from walkv.engine.opening import DEFAULT_SLOW_SECONDS, start_engine
 from walkv.engine.policies import SyncPolicy, Wal
 from walkv.engine.store.aio import AsyncStore
@@ -27,6 +28,7 @@ def open(
     min_free_bytes: int = limits.DEFAULT_MIN_FREE_BYTES,
     slow_seconds: float = DEFAULT_SLOW_SECONDS,
     filesystem: FileSystem | None = None,
+    key: Key | None = None,
 ) -> Store:
     """Open a store, recovering it first if it was not closed.
 
@@ -45,11 +47,16 @@ def open(
         slow_seconds: a sync of the log, or a wait for room, that takes longer is logged by
             ``walkv.slow``.
         filesystem: the operating system's, unless a test brings its own.
+        key: encrypts a new store, and opens one that is encrypted: 32 bytes, a passphrase, a text
+            that ``walkv keygen`` printed, or a function that returns one of these, called once. By
+            default what the environment has in ``WALKV_KEY``, if anything.
     Raises:
         LockedError: another opener writes to the store.
         FileNotFoundError: there is no store, and ``create`` is false or ``read_only`` true.
         FormatError: the path is not a walkv store, or one of a newer format.
         CorruptionError: data that had been durable is damaged or missing; nothing was changed.
+        EncryptionError: the key is missing, is not the store's, or the store is not encrypted.
+        TamperedError: what is there was not written with the store's key.
         OSError: from the file system.
     Cost: reads the manifest, the snapshots' footers and the unsettled log: milliseconds for a store
         that was closed, and at most one memtable budget of log after a crash.
@@ -65,6 +72,7 @@ def open(
         min_free_bytes=min_free_bytes,
         slow_seconds=slow_seconds,
         filesystem=filesystem,
+        key=key,
     )
     return Store(engine)
 
@@ -81,6 +89,7 @@ async def aopen(
     min_free_bytes: int = limits.DEFAULT_MIN_FREE_BYTES,
     slow_seconds: float = DEFAULT_SLOW_SECONDS,
     filesystem: FileSystem | None = None,
+    key: Key | None = None,
 ) -> AsyncStore:
     """Open a store for asyncio; arguments and errors as in ``walkv.open``."""
     loop = asyncio.get_running_loop()
@@ -97,6 +106,7 @@ async def aopen(
             min_free_bytes=min_free_bytes,
             slow_seconds=slow_seconds,
             filesystem=filesystem,
+            key=key,
         ),
     )
     try:

@@ -12,6 +12,7 @@ from walkv.engine.changes import Change, changes
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.inspect import Progress, VerifyReport, verify
+from walkv.engine.keyring import Key, Secret
 from walkv.engine.policies import check_policy
 from walkv.engine.recovery import RecoveryReport
 from walkv.engine.store.batch import Batch
@@ -366,6 +367,23 @@ class Store(Closing):
         Cost: reads and writes the whole store.
         """
         self._writer().compact()
+
+    def rekey(self, new_key: Key, *, rotate: bool = True) -> None:
+        """Change the key of an encrypted store; reads and writes go on meanwhile.
+
+        Args:
+            new_key: as ``key`` of ``walkv.open``.
+            rotate: also write everything anew under another data key, so that who had the old key,
+                and kept what it opens, can read nothing that is written from now on.
+        Raises:
+            EncryptionError: the store is not encrypted, or ``new_key`` is no key.
+            OSError: a write failed. It may be done again.
+        Durability: from the first step on, which is atomic, only the new key opens the store. Who
+            is interrupted, or killed, after that does it again.
+        Cost: one manifest; with ``rotate`` as ``compact()``, of the whole store.
+        """
+        secret = new_key if isinstance(new_key, Secret) else Secret(new_key)
+        self._writer().rekey(secret, rotate=rotate)
 
     def verify(
         self, progress: Progress | None = None, *, max_bytes_per_second: float | None = None

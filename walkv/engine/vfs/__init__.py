@@ -35,7 +35,7 @@ from walkv.engine.vfs.protocols import (
     Window,
     ensure_synced,
 )
-from walkv.engine.vfs.system import OsFile, OsFileSystem
+from walkv.engine.vfs.system import OsFile, OsFileSystem, environment
 
 __all__ = [
     "WINDOW_ALIGNMENT_BYTES",
@@ -49,4 +49,5 @@ __all__ = [
     "SyncError",
     "Window",
     "ensure_synced",
+    "environment",
 ]

@@ -17,6 +17,7 @@ from walkv.engine.vfs.mounts import keeps_space, network_type
 from walkv.engine.vfs.protocols import Window
 
 _O_CLOEXEC = os.O_CLOEXEC
+environment: Callable[[str], str | None] = os.environ.get
 
 
 class OsFile:

@@ -256,12 +256,12 @@ class BackupManager:
             if not _is_backup(path) or not os.path.isdir(source):
                 raise BackupNotFoundError(f"{backup_path}: there is no backup here")
             try:
-                copying.check_store(source)
+                copying.check_store(source, self.db_manager.key)
             except WalkvError as error:
                 raise RestoreError(
                     f"{source}: this backup is damaged, and was not restored: {error}"
                 ) from error
-            copying.replace_store(source, self.db_manager.db_path)
+            copying.replace_store(source, self.db_manager.db_path, self.db_manager.key)
 
     # -- every so often --------------------------------------------------------------------------
 

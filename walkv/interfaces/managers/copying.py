@@ -34,6 +34,7 @@ from walkv import limits
 from walkv.engine import files, manifest
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
+from walkv.engine.keyring import Key
 from walkv.engine.policies import WriteBack
 from walkv.engine.store import open
 from walkv.engine.vfs import Lock, LockHeldError, OsFileSystem
@@ -63,6 +64,8 @@ def copy_store(
 ) -> Copied:
     """Make a new store with the entries of another one, which may be written to meanwhile.
 
+    Where that one is encrypted, the copy is, with the same key.
+
     Args:
         target: the new store's directory; there is none yet.
         proceed: called now and then; what it raises ends the copy.
@@ -76,12 +79,17 @@ def copy_store(
     Durability: the copy is durable.
     """
     point = source.pin()
+    key = source.catalog.keyring.secret
     try:
         with open(
-            target, sync=WriteBack(), memtable_bytes=_MEMTABLE_BYTES, cache_bytes=_CACHE_BYTES
+            target,
+            sync=WriteBack(),
+            memtable_bytes=_MEMTABLE_BYTES,
+            cache_bytes=_CACHE_BYTES,
+            key=key,
         ) as copy:
             lasting_count = _write(source, point, copy.engine, proceed)
-        return Copied(_check(target, lasting_count), point.sequence)
+        return Copied(_check(target, lasting_count, key), point.sequence)
     finally:
         point.release()
 
@@ -112,11 +120,11 @@ def _write(source: Any, point: Any, target: Any, proceed: Callable[[], None]) ->
     return count
 
 
-def _check(path: str, lasting_count: int) -> int:
+def _check(path: str, lasting_count: int, key: Key | None) -> int:
     """Read a copy again; returns how many entries it has."""
-    check_store(path)
+    check_store(path, key)
     found = expiring_count = 0
-    with open(path, read_only=True, cache_bytes=_CACHE_BYTES) as copy:
+    with open(path, read_only=True, cache_bytes=_CACHE_BYTES, key=key) as copy:
         point = copy.engine.pin()
         try:
             for _, items, _ in point.chunks(b"", None):
@@ -135,19 +143,23 @@ def _check(path: str, lasting_count: int) -> int:
     return found + expiring_count
 
 
-def check_store(path: str) -> None:
+def check_store(path: str, key: Key | None = None) -> None:
     """Read every byte of a store that nobody writes to.
 
     Raises:
         CorruptionError, FormatError: it is damaged.
+        EncryptionError: this is not its key.
     """
-    with open(path, read_only=True, cache_bytes=_CACHE_BYTES) as store:
+    with open(path, read_only=True, cache_bytes=_CACHE_BYTES, key=key) as store:
         for problem in store.verify().problems:
             raise problem
 
 
-def replace_store(source: str, path: str) -> None:
+def replace_store(source: str, path: str, key: Key | None = None) -> None:
     """Put a copy of the store at ``source`` in the place of the one at ``path``, if there is one.
+
+    Args:
+        key: of the source; it becomes that of the copy.
 
     Raises:
         LockedError: the store at ``path`` is open.
@@ -162,7 +174,7 @@ def replace_store(source: str, path: str) -> None:
     try:
         _finish(path)
         try:
-            with open(source, read_only=True, cache_bytes=_CACHE_BYTES) as backup:
+            with open(source, read_only=True, cache_bytes=_CACHE_BYTES, key=key) as backup:
                 copy_store(backup.engine, os.path.join(path, _PART))
         except BaseException:
             shutil.rmtree(path if is_new else os.path.join(path, _PART), ignore_errors=True)

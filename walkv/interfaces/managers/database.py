@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn, cast
 
 from walkv.agent import AgentStore
+from walkv.engine.keyring import Key
 from walkv.engine.policies import WriteBack
 from walkv.engine.store import Store
 from walkv.engine.store.common import Closing
@@ -111,6 +112,11 @@ class DatabaseManager(Closing):
         if not self._options.get("read_only"):
             copying.finish_replacement(self.db_path)
         return AgentStore(self.db_path, **self._options)
+
+    @property
+    def key(self) -> Key | None:
+        """What the store is opened with, and its backups; None if no key was given."""
+        return self._options.get("key")
 
     @property
     def agent(self) -> AgentStore:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Self
 
 from walkv import limits
+from walkv.engine.keyring import Key
 from walkv.engine.policies import SyncPolicy, Wal, WriteBack, WriteThrough, check_policy
 from walkv.errors import WalkvError
 
@@ -43,6 +44,7 @@ class StoreConfig:
         path: the store's directory.
         sync: policy of the commits.
         memtable_bytes, cache_bytes: memory budgets, as in ``walkv.open``.
+        key: opens an encrypted store, as in ``walkv.open``; not shown.
     Raises:
         ConfigError: a field is not what it should be.
     """
@@ -51,6 +53,7 @@ class StoreConfig:
     sync: SyncPolicy = Wal()  # noqa: RUF009  # immutable
     memtable_bytes: int = limits.DEFAULT_MEMTABLE_BYTES
     cache_bytes: int = limits.DEFAULT_CACHE_BYTES
+    key: Key | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check_path("path", self.path)

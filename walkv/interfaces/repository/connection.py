@@ -50,6 +50,7 @@ def _acquire(config: StoreConfig) -> Opened:
                 sync=config.sync,
                 memtable_bytes=config.memtable_bytes,
                 cache_bytes=config.cache_bytes,
+                key=config.key,
             )
             opened = _opened[key] = Opened(key, store)
         opened.user_count += 1
