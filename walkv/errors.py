@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import errno
 from datetime import datetime
+from functools import partial
+from typing import Any
 
 
 class WalkvError(Exception):
@@ -102,6 +104,15 @@ class DiskSpaceError(WalkvError, OSError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.strerror}"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        make = partial(
+            DiskSpaceError,
+            path=self.path,
+            free_bytes=self.free_bytes,
+            min_free_bytes=self.min_free_bytes,
+        )
+        return make, (self.strerror,)
 
 
 class HistoryLostError(WalkvError):

@@ -10,6 +10,7 @@ import walkv
 from walkv import ops
 from walkv.engine import watch
 from walkv.engine.core import Engine
+from walkv.testing import Fault, FaultyFileSystem
 
 
 def test_a_store_that_is_well(tmp_path: Path) -> None:
@@ -34,6 +35,21 @@ def test_what_the_writer_says_counts(tmp_path: Path) -> None:
         (path / "LOCK").write_text(json.dumps(told))
         reasons = ops.health(path).reasons
         assert ["the disk hums" in reasons[0], "merges are behind" in reasons[1]] == [True, True]
+    assert ops.health(path).status == "ok"
+
+
+def test_a_writer_that_has_failed(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    fs = FaultyFileSystem()
+    store = walkv.open(path, filesystem=fs)
+    fs.fault = Fault(lambda call: call.operation == "sync_data")
+    with pytest.raises(walkv.StoreFailedError):
+        store.put(b"a", b"1")
+    found = ops.health(path)
+    assert found.status == "failed"
+    assert "its writer has failed" in found.reasons[0]
+    with pytest.raises(walkv.StoreFailedError):
+        store.close()
     assert ops.health(path).status == "ok"
 
 

@@ -309,3 +309,88 @@ def test_the_file_is_given_back(store: walkv.Store) -> None:
         list(store.changes())
     gc.collect()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_segment_between_its_two_names_is_no_gap(tmp_path: Path) -> None:
+    """Settled, the manifest no longer names it, and it is not renamed yet."""
+    path = str(tmp_path / "s")
+    fs = FaultyFileSystem(threads=False)
+    found: list[Any] = []
+
+    def look(call: Any) -> None:
+        if call.operation == "rename" and call.path.endswith(".kept"):
+            fs.before = None
+            with walkv.open(path, read_only=True) as reader:
+                for each in (reader, store):
+                    found.append([keys(each.changes()), keys(each.changes(5))])
+
+    with walkv.open(path, keep_log=ALL, filesystem=fs) as store:
+        for number in range(10):
+            store.put(b"%d" % number, b"")
+        everything = keys(store.changes())
+        fs.before = look
+        store.compact()
+        assert found == [[everything, everything[5:]]] * 2
+
+
+def test_damage_in_the_tail_is_told_to_the_writer_too(tmp_path: Path) -> None:
+    with walkv.open(tmp_path / "s") as store:
+        for number in range(10):
+            store.put(b"%d" % number, bytes(20))
+        third = sum(change.size_bytes for change in list(store.changes())[:3])
+        (tail,) = (tmp_path / "s" / "log").glob("*.wal")
+        data = bytearray(tail.read_bytes())
+        data[64 + third + 50] ^= 1
+        tail.write_bytes(data)
+        feed = store.changes()
+        assert keys([next(feed), next(feed), next(feed)]) == [b"0", b"1", b"2"]
+        with pytest.raises(CorruptionError, match="was published"):
+            next(feed)
+
+
+def test_zeros_behind_a_kept_seal_hide_nothing(tmp_path: Path) -> None:
+    with walkv.open(tmp_path / "s", keep_log=ALL) as store:
+        store.put(b"a", b"")
+        store.compact()
+        store.put(b"b", b"")
+        (kept,) = (tmp_path / "s" / "log").glob("*.kept")
+        kept.write_bytes(kept.read_bytes() + bytes(100))
+        assert keys(store.changes()) == keys(store.changes(0)) == [b"a", b"b"]
+
+
+def test_only_as_far_back_as_is_needed(tmp_path: Path) -> None:
+    """An old segment that is damaged is in nobody's way who does not need it."""
+    with walkv.open(tmp_path / "s", keep_log=ALL) as store:
+        for number in range(5):
+            store.put(b"%d" % number, b"")
+            store.compact()
+        first = min((tmp_path / "s" / "log").glob("*.kept"))
+        first.write_bytes(b"\xff" * 100)
+        assert keys(store.changes(store.last_sequence - 1)) == [b"4"]
+        with pytest.raises(CorruptionError):
+            list(store.changes())
+
+
+def test_where_it_is_read_to_while_the_log_rotates(tmp_path: Path) -> None:
+    """Of the old tail and the new one nobody may mix up the numbers."""
+    with walkv.open(tmp_path / "s", keep_log=ALL) as store:
+        for number in range(5):
+            store.put(b"%d" % number, bytes(100))
+        expected = list(store.changes())
+        engine: Any = store.engine
+        log = engine.write_log
+        found: list[list[Change]] = []
+
+        class Slowly(type(log)):  # type: ignore[misc]
+            def _close_window(self) -> None:
+                if self._base != base:
+                    thread = threading.Thread(target=lambda: found.append(list(store.changes())))
+                    thread.start()
+                    thread.join()
+                super()._close_window()
+
+        base = log._base
+        log.__class__ = Slowly
+        store.compact()
+        log.__class__ = Slowly.__base__
+        assert found[0] == expected

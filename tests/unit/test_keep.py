@@ -13,7 +13,7 @@ import walkv
 from walkv import KeepLog, limits
 from walkv.engine import keep, segment
 from walkv.engine.vfs import OsFileSystem
-from walkv.testing import FaultyFileSystem, ManualClock, SimulatedFileSystem
+from walkv.testing import Fault, FaultyFileSystem, ManualClock, SimulatedFileSystem
 
 FS = OsFileSystem()
 ALL = KeepLog(1e6, 1 << 30)
@@ -158,8 +158,6 @@ def test_a_segment_left_under_its_old_name_is_kept_by_recovery(tmp_path: Path) -
 
 
 def test_a_failed_rename_is_made_up_for(caplog: pytest.LogCaptureFixture) -> None:
-    from walkv.testing import Fault
-
     disk = SimulatedFileSystem()
     fs = FaultyFileSystem(disk, threads=False)
     with walkv.open("/s", keep_log=ALL, filesystem=fs) as store:
@@ -207,6 +205,37 @@ def test_every_crash_leaves_the_log_without_a_gap() -> None:
     disk.on_operation = None
     store.close()
     assert seen > 300
+
+
+def test_what_is_too_old_goes_when_the_store_is_opened() -> None:
+    clock = ManualClock()
+    disk = SimulatedFileSystem(clock=clock)
+    with walkv.open("/s", keep_log=KeepLog(100.0, 1 << 30), filesystem=disk) as store:
+        for number in range(3):
+            settle(store, number)
+        assert store.stats().kept_segment_count == 3
+    clock.advance(1_000.0)
+    with walkv.open("/s", filesystem=disk) as store:
+        assert store.stats().kept_segment_count == 0
+        assert store.stats().kept_bytes == 0
+    with walkv.open("/s", keep_log=ALL, filesystem=disk) as store:
+        for number in range(3):
+            settle(store, number)
+    with walkv.open("/s", keep_log=KeepLog(1e6, 1), filesystem=disk) as store:
+        assert store.stats().kept_segment_count == 0
+
+
+def test_a_rename_that_fails_keeps_nobody_out() -> None:
+    disk = SimulatedFileSystem()
+    with walkv.open("/s", keep_log=ALL, filesystem=disk) as store:
+        store.put(b"a", b"1")
+        fs = FaultyFileSystem(disk, threads=False)
+        store.compact()
+    (kept,) = keep.kept_segments(disk, "/s/log")
+    disk.rename(f"/s/log/{keep.kept_name(kept)}", f"/s/log/{segment.file_name(kept)}")
+    fs.fault = Fault(lambda call: call.operation == "rename" and call.path.endswith(".kept"))
+    with walkv.open("/s", filesystem=fs) as store:
+        assert [c.operations[0].key for c in store.changes()] == [b"a"]
 
 
 def test_a_kept_segment_has_its_own_name(tmp_path: Path) -> None:

@@ -145,16 +145,16 @@ def test_small_frames_go_through_a_window_and_large_ones_do_not(tmp_path: Path) 
     for payload in payloads:
         bench.append(payload)
     assert size_of(bench) == HEADER + bench.log.position
-    assert bench.log._window is wal._NO_WINDOW
+    assert bench.log._window is wal.NO_WINDOW
     for number in range(3000):
         payloads.append(b"%d" % number * 50)
         bench.append(payloads[-1])
-        assert bench.log._window is not wal._NO_WINDOW
+        assert bench.log._window is not wal.NO_WINDOW
     ahead = len(wal._AHEAD)
     assert HEADER + bench.log.position < size_of(bench) <= HEADER + bench.log.position + ahead
     payloads.append(b"x" * ahead)
     bench.append(payloads[-1])
-    assert bench.log._window is wal._NO_WINDOW
+    assert bench.log._window is wal.NO_WINDOW
     assert size_of(bench) == HEADER + bench.log.position
     payloads.append(b"behind it")
     bench.append(payloads[-1])
@@ -171,19 +171,19 @@ def test_a_window_is_closed_before_the_file_is_cut(tmp_path: Path) -> None:
     def fill() -> None:
         for _ in range(wal._SMALL_FRAMES + 1):
             bench.append()
-        assert log._window is not wal._NO_WINDOW
+        assert log._window is not wal.NO_WINDOW
 
     fill()
     log.write(b"not to be", 1, 99)
     log.undo()
-    assert log._window is wal._NO_WINDOW
+    assert log._window is wal.NO_WINDOW
     assert size_of(bench) == HEADER + log.position
     fill()
     log.mark(frame.SYNC_MARKER, bench.sequence + 1)
     bench.append()
-    assert log._window is not wal._NO_WINDOW
+    assert log._window is not wal.NO_WINDOW
     log.seal(bench.sequence + 1)
-    assert log._window is wal._NO_WINDOW
+    assert log._window is wal.NO_WINDOW
     assert size_of(bench) == HEADER + log.position
     bench.scan()
     kinds = [each.kind for each in bench.frames]
@@ -200,9 +200,9 @@ def test_no_space_for_a_window_is_no_error(tmp_path: Path) -> None:
     bench.fs.hook = None
     for _ in range(wal._NO_SPACE_FRAMES + wal._SMALL_FRAMES - 1):
         bench.append()
-        assert bench.log._window is wal._NO_WINDOW
+        assert bench.log._window is wal.NO_WINDOW
     bench.append()
-    assert bench.log._window is not wal._NO_WINDOW
+    assert bench.log._window is not wal.NO_WINDOW
     bench.scan()
     assert len(bench.frames) == bench.sequence
     assert bench.failures == []

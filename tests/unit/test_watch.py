@@ -9,8 +9,10 @@ import errno
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -93,7 +95,7 @@ class TestPublished:
     def test_another_process_can_read_it(self, tmp_path: Path) -> None:
         path = str(tmp_path / "s")
         assert watch.published(FS, path) is None
-        with walkv.open(path, sync=WriteBack(0.05)) as store:
+        with walkv.open(path, sync=WriteBack(0.2)) as store:
             first = watch.published(FS, path)
             assert first is not None
             assert first.pid == os.getpid()
@@ -101,15 +103,17 @@ class TestPublished:
             assert first.stats.commit_count == 0
             for number in range(50):
                 store.put(b"%d" % number, b"")
+            time.sleep(1.0)  # it is written once a second, while there are commits
+            store.put(b"49", b"")
             deadline = time.monotonic() + 20
             while time.monotonic() < deadline:
                 again = watch.published(FS, path)
                 assert again is not None, "it is there all the time"
                 assert again.stats is not None
-                if again.stats.commit_count == 50:
+                if again.stats.commit_count == 51:
                     break
                 time.sleep(0.01)
-            assert again.stats.commit_count == 50
+            assert again.stats.commit_count == 51
             assert again.time is not None
             assert first.time is not None
             assert again.time > first.time
@@ -120,10 +124,24 @@ class TestPublished:
             )
             command = [sys.executable, "-c", code, path]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
-            assert done.stdout.split() == [str(os.getpid()), "50", "True"]
+            assert done.stdout.split() == [str(os.getpid()), "51", "True"]
             # Looking took no lock: an opener who came meanwhile would not have been refused for it.
         assert watch.published(FS, path) is None
         walkv.open(path).close()
+
+    def test_a_writer_that_has_failed_says_so(self, tmp_path: Path) -> None:
+        path = str(tmp_path / "s")
+        fs = FaultyFileSystem()
+        store = walkv.open(path, filesystem=fs)
+        fs.fault = Fault(lambda call: call.operation == "sync_data")
+        with pytest.raises(walkv.StoreFailedError):
+            store.put(b"a", b"1")
+        found = watch.published(FS, path)
+        assert found is not None
+        assert "Input/output error" in found.failure
+        assert found.stats is None
+        with pytest.raises(walkv.StoreFailedError):
+            store.close()
 
     def test_looking_never_keeps_an_opener_out(self, tmp_path: Path) -> None:
         path = str(tmp_path / "s")
@@ -155,6 +173,45 @@ class TestPublished:
             writer.wait()
         assert watch.published(FS, path) is None
 
+    def test_a_store_that_closes_meanwhile_has_not_failed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = walkv.open(tmp_path / "s", sync=WriteBack(0.02))
+        engine: Any = store.engine
+        inside = threading.Event()
+        stats = watch.stats
+
+        def slowly(asked: Any) -> Stats:
+            if threading.current_thread().name == "walkv-sync":
+                inside.set()
+                while not asked.closed:
+                    time.sleep(0.001)
+            return stats(asked)
+
+        monkeypatch.setattr(watch, "stats", slowly)
+        engine._rested = -1e9
+        store.put(b"a", b"1")
+        assert inside.wait(30)
+        store.put(b"b", b"2")
+        store.close()
+        assert engine.write_log.durable == engine.write_log.position
+
+    def test_a_listener_that_fails_is_no_failure(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def fail() -> None:
+            raise RuntimeError("something else")
+
+        with walkv.open(tmp_path / "s", sync=WriteBack(0.02)) as store:
+            engine: Any = store.engine
+            engine.on_rest, engine._rested = fail, -1e9
+            store.put(b"a", b"1")
+            deadline = time.monotonic() + 30
+            while "something else" not in caplog.text and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert "something else" in caplog.text
+            assert store.health().status == "ok"
+
     @pytest.mark.parametrize(
         "told",
         [
@@ -170,7 +227,7 @@ class TestPublished:
         with walkv.open(path):
             (path / "LOCK").write_text(json.dumps({"pid": 5, "host": "elsewhere", **told}))
             found = watch.published(FS, str(path))
-            assert found == (5, "elsewhere", None, None)
+            assert found == (5, "elsewhere", None, None, "")
 
     def test_what_was_told_comes_back_whole(self, tmp_path: Path) -> None:
         path = tmp_path / "s"
@@ -187,6 +244,13 @@ class TestPublished:
 
 
 class TestHealth:
+    def test_a_directory_that_was_moved(self, tmp_path: Path) -> None:
+        store = walkv.open(tmp_path / "s")
+        (tmp_path / "s").rename(tmp_path / "elsewhere")
+        assert store.health().status == "failed"
+        assert "moved" in store.health().reasons[0]
+        store.close()
+
     def test_ok(self, tmp_path: Path) -> None:
         with walkv.open(tmp_path / "s") as store:
             assert store.health() == Health("ok", ())
@@ -255,7 +319,7 @@ class TestFreeSpace:
         assert (error.path, error.free_bytes, error.min_free_bytes) == ("/s", 999_999, 1_000_000)
         assert str(error).startswith("/s: the disk has 999,999 bytes left")
         batch = store.batch()
-        batch.put(b"c", b"3")
+        batch.put(b"c", bytes(5_000))
         batch.delete(b"a")
         with pytest.raises(DiskSpaceError):
             batch.commit()
@@ -268,6 +332,8 @@ class TestFreeSpace:
         store.delete_range(prefix=b"x")
         with store.batch() as batch:
             batch.delete(b"b")
+            batch.put(b"count", b"0")  # what goes with a deletion
+        store.delete(b"count")
         with store.transaction() as transaction:
             transaction.delete(b"b")
         store.compact()
@@ -324,6 +390,63 @@ class TestFreeSpace:
         asyncio.run(run())
         store.close()
 
+    def test_messages_can_be_cleared(self) -> None:
+        disk, store = self.open()
+        agent = walkv.AgentStore(store)
+        agent.sessions.create("s1", user_id="ada")
+        for number in range(5):
+            agent.messages.append("s1", role="user", content=f"message {number}")
+        store.compact()
+        disk.free = 0
+        with pytest.raises(DiskSpaceError):
+            agent.messages.append("s1", role="user", content="one more")
+        agent.messages.clear("s1")
+        agent.sessions.delete("s1")
+        assert agent.messages.count() == agent.sessions.count() == 0
+        assert agent.verify() == []
+        store.close()
+
+    def test_who_made_sure_of_room_need_not_wait_for_it(self) -> None:
+        """Short transactions hold the lock from their first read to their commit."""
+        _, store = self.open(sync=WriteBack(1e6, 1 << 40), memtable_bytes=4 << 20)
+        engine: Any = store.engine
+        waits = 0
+
+        def wait() -> bool:
+            nonlocal waits
+            waits += 1
+            return False
+
+        engine._wait_for_room = wait
+        with engine.commit_lock:
+            for number in range(100):
+                engine.ensure_room()
+                before = waits
+                engine._budget_at, engine._checked_to = 1 << 20, 0
+                # The pace of a flush that goes on is slower now.
+                engine.memtable_bytes = engine._memtable.bytes_used
+                engine.append([b"%d" % number, bytes(8000)])
+                assert waits == before, "it let go of the lock"
+                engine.memtable_bytes = 4 << 20
+                engine._set_room()
+        store.close()
+
+    def test_the_error_can_be_sent_elsewhere(self) -> None:
+        error = DiskSpaceError("full", path="/s", free_bytes=1, min_free_bytes=2)
+        again = pickle.loads(pickle.dumps(error))
+        assert (str(again), again.free_bytes, again.min_free_bytes) == (str(error), 1, 2)
+
+    def test_a_disk_that_does_not_tell(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        status = os.statvfs(tmp_path)
+        nothing = os.statvfs_result([status.f_bsize, status.f_frsize, *[0] * 8])
+        monkeypatch.setattr(os, "statvfs", lambda path: nothing)
+        with walkv.open(tmp_path / "s") as store:
+            store.put(b"a", b"1")
+            assert store.stats().free_bytes is None
+            assert store.health().status == "ok"
+
     def test_no_floor(self) -> None:
         disk = Disk(SimulatedFileSystem(), threads=False)
         disk.free = 0
@@ -355,6 +478,30 @@ class TestSlow:
         with walkv.open("/s", filesystem=disk, slow_seconds=0.8) as store:
             store.put(b"a", b"1")
         assert not caplog.records
+
+    def test_a_listener_may_write_to_the_store(self, tmp_path: Path) -> None:
+        """It is told when no lock is held."""
+        store = walkv.open(tmp_path / "s", slow_seconds=1e-9)
+
+        class Keeping(logging.Handler):
+            count = 0
+
+            def emit(self, record: logging.LogRecord) -> None:
+                self.count += 1
+                if self.count == 1:
+                    store.put(b"log", record.getMessage().encode())
+
+        listener = Keeping()
+        logging.getLogger("walkv.slow").addHandler(listener)
+        try:
+            writing = threading.Thread(target=lambda: store.put(b"a", b"1"), daemon=True)
+            writing.start()
+            writing.join(30)
+            assert not writing.is_alive(), "it waits for itself"
+        finally:
+            logging.getLogger("walkv.slow").removeHandler(listener)
+        assert b"a sync of the log took" in store[b"log"]
+        store.close()
 
     def test_the_bound_is_above_nothing(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="slow_seconds must be above 0"):

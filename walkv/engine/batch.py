@@ -105,3 +105,14 @@ def is_expiring(item: Any) -> bool:
         and 0 <= item[0] < 1 << 63
         and type(item[1]) is bytes
     )
+
+
+_WITH_DELETION_BYTES: Final = 4 * limits.KIB
+"""A batch that deletes something and is no longer than this makes room, and takes none."""
+
+
+def takes_space(operations: list[Any]) -> bool:
+    """Whether a batch puts something, and not only what goes with a deletion: a new count, say."""
+    if None in operations[1::2]:
+        return len(encode(operations)) > _WITH_DELETION_BYTES
+    return True

@@ -22,10 +22,10 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from walkv.engine import keep, manifest, segment
+from walkv.engine import manifest, segment
 from walkv.engine.batch import Item
 from walkv.engine.files import LOG_DIRECTORY
-from walkv.engine.keep import KeepLog
+from walkv.engine.keep import KeptLog
 from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.manifest import Manifest
 from walkv.engine.memtable import Entry, Memtable
@@ -220,7 +220,7 @@ class Catalog:
     Attributes:
         manifest: as it is on disk.
         sources: what readers read.
-        keep_log: how much of the settled log is kept; None for nothing.
+        kept: the settled segments that are kept; None where none are.
         keyring: the keys of the store, as of the manifest.
     """
 
@@ -241,7 +241,7 @@ class Catalog:
         self._lock = threading.Lock()
         self.manifest = known
         self.sources = sources
-        self.keep_log: KeepLog | None = None
+        self.kept: KeptLog | None = None
         self.keyring = keyring
 
     def check_in_place(self) -> None:
@@ -346,27 +346,24 @@ class Catalog:
                 sources.memtable, sources.frozen[:-1], (*added, *sources.snapshots)
             )
         inside = self._fs.join(self._directory, LOG_DIRECTORY)
-        if self.keep_log is not None:
-            self._keep(inside, kept[0], self.keep_log)
+        if self.kept is not None:
+            self.keep_settled(self.kept)
             return
         for first_sequence in dropped:
             self._remove(self._fs.join(inside, segment.file_name(first_sequence)))
 
-    def _keep(self, inside: str, next_first: int, setting: KeepLog) -> None:
-        # What cannot be kept now is kept by the next flush or recovery.
+    def keep_settled(self, kept: KeptLog) -> None:
+        """Keep the settled segments, as many as are to be kept."""
+        self.kept = kept
         try:
-            for name in self._fs.list(inside):
-                first_sequence = segment.parse_file_name(name)
-                if first_sequence is not None and first_sequence < next_first:
-                    keep.keep_segment(self._fs, inside, first_sequence)
-            file = self._fs.open(self._fs.join(inside, segment.file_name(next_first)))
-            try:
-                next_created_ns = segment.peek_header(file).created_ns
-            finally:
-                file.close()
-            keep.trim(self._fs, inside, setting, next_created_ns)
+            kept.take_in(self.manifest.segments[0])
         except (OSError, CorruptionError, FormatError) as error:
-            log.warning("walkv: %s: the settled log is not kept in order: %s", inside, error)
+            log.warning(
+                "walkv: %s: the settled log is not kept in order, it is tried again with the next "
+                "flush: %s",
+                self._directory,
+                error,
+            )
 
     def install_merge(
         self, inputs: tuple[SnapshotReader, ...], output: SnapshotReader | None

@@ -17,7 +17,9 @@ them something, begins only when somebody listens, and has to drop what nobody t
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
@@ -31,14 +33,13 @@ from walkv.engine.follower import Follower
 from walkv.engine.frame import Frame
 from walkv.engine.segment import Scanner, SegmentHeader
 from walkv.engine.vfs import File, FileSystem, ReadableFile
-from walkv.errors import CorruptionError, HistoryLostError
+from walkv.errors import ClosedError, CorruptionError, HistoryLostError
 
 POLL_SECONDS: Final = 0.02
 """How often a feed that follows looks whether there is more."""
 
 _TAKEN_BYTES: Final = 1 * limits.MIB
 _ATTEMPTS: Final = 50
-_EPOCH: Final = datetime.fromtimestamp(0, UTC)
 _LATEST: Final = datetime.max.replace(tzinfo=UTC)
 
 
@@ -106,37 +107,56 @@ class Feed:
             self._keyring = self._keyring.copy()
         self._scanner: Scanner | None = None
         self._since = -1 if since is None else since
-        self._next_first = self._find(since)
+        for _ in range(_ATTEMPTS):
+            self._next_first = self._find(since)
+            # What is open can be read to its end, whatever becomes of its name.
+            with suppress(HistoryLostError):
+                self._enter()
+                return
+        raise self._lost(self._next_first - 1, self._manifest().segments[0] - 1)
 
     def _find(self, since: int | None) -> int:
         """The first sequence of the segment to begin with."""
-        unsettled = self._manifest().segments
-        firsts = sorted({*keep.kept_segments(self._fs, self._inside), *unsettled})
-        oldest = self._oldest(firsts, unsettled[0])
+        engine = self._engine
+        if since is not None and isinstance(engine, Engine) and since > engine.sequence:
+            raise self._ahead(since, engine.sequence)
+        wanted = -1 if since is None else since + 1
+        row: list[int] = []
+        for _ in range(_ATTEMPTS):
+            # A file that changes its name just now may be listed under neither name.
+            before, row = row, self._row(wanted)
+            if row == before or row[0] <= wanted:
+                break
         if since is None:
-            return oldest
-        if isinstance(self._engine, Engine) and since > self._engine.sequence:
-            raise self._ahead(since, self._engine.sequence)
-        place = bisect_right(firsts, since + 1) - 1
-        if place < 0 or firsts[place] < oldest:
-            raise self._lost(since, oldest - 1)
-        return firsts[place]
+            return row[0]
+        place = bisect_right(row, wanted) - 1
+        if place < 0:
+            raise self._lost(since, row[0] - 1)
+        return row[place]
 
-    def _oldest(self, firsts: list[int], unsettled_first: int) -> int:
-        """Where the row of segments begins that has no gap up to the unsettled ones."""
-        place = firsts.index(unsettled_first)
-        while place > 0 and self._sealed_before(firsts[place - 1]) == firsts[place]:
-            place -= 1
-        return firsts[place]
+    def _row(self, wanted: int) -> list[int]:
+        """First sequences of segments without a gap up to the tail, back to one that has
+        ``wanted``, or as far as there are any."""
+        row = list(self._manifest().segments)
+        settled = keep.settled_segments(self._fs, self._inside, row[0])
+        while settled and row[0] > wanted and self._sealed_before(settled[-1]) == row[0]:
+            row.insert(0, settled.pop())
+        return row
 
     def _sealed_before(self, first_sequence: int) -> int | None:
-        """The first sequence of the segment that follows a kept one; None if it is gone."""
+        """The first sequence of the segment that follows a settled one; None if that is gone."""
         try:
             file = self._open(first_sequence)
         except FileNotFoundError:
             return None
         try:
-            return self._scan(file, segment.read_header(file, self._store_id)).peek_seal()
+            scanner = self._scan(file, segment.read_header(file, self._store_id))
+            found = scanner.peek_seal()
+            if found is None:
+                # Zeros may stand behind the seal.
+                deque(scanner.frames(), maxlen=0)
+                found = scanner.next_sequence if scanner.sealed else None
+            return found
         finally:
             file.close()
 
@@ -195,7 +215,7 @@ class Feed:
             for found in self._frames(scanner):
                 last_sequence = found.first_sequence + found.operation_count - 1
                 if found.kind == frame.COMMIT and last_sequence > self._since:
-                    change = _change(found, scanner.header)
+                    change = _change(found, scanner)
                     yield change
                     taken_bytes += change.size_bytes
                     if taken_bytes >= _TAKEN_BYTES:
@@ -248,6 +268,7 @@ class Feed:
             # The writer has taken it back, as nobody had been told that it is there to stay.
             self._since = min(self._since, last.first_sequence - 1)
             scanner.rewind()
+        readable = scanner.file.size()
         yield from scanner.frames()
         if scanner.sealed:
             return
@@ -255,7 +276,10 @@ class Feed:
             yield from scanner.frames()  # it may have been sealed just now
             if not scanner.sealed:
                 raise recovery.damage(scanner, "a sealed segment ends before its seal")
-        elif reads_only:
+        elif not reads_only:
+            if scanner.offset < readable:
+                raise recovery.damage(scanner, "a frame that was published is damaged")
+        else:
             # There is nothing but the file: is this its end, or damage?
             more: list[Frame] = []
             recovery.judge(scanner, lambda: more.extend(scanner.frames()))
@@ -298,15 +322,24 @@ class _Readable:
         self._file.close()
 
 
-def _change(found: Frame, header: SegmentHeader) -> Change:
-    subjects = batch.decode(found.payload)
+def _change(found: Frame, scanner: Scanner) -> Change:
+    sealed_bytes = SEAL_BYTES if scanner.header.key_number else 0
+    size_bytes = frame.HEADER_BYTES + len(found.payload) + sealed_bytes
+    try:
+        subjects = batch.decode(found.payload)
+    except ValueError as error:
+        raise CorruptionError(
+            f"a valid frame does not decode: {error}",
+            path=scanner.file.path,
+            offset_bytes=found.end_offset - size_bytes,
+        ) from None
     operations = tuple(map(_operation, subjects[::2], subjects[1::2]))
     return Change(
         found.first_sequence,
         found.first_sequence + found.operation_count - 1,
         _moment(found.time_ns // 1000),
         operations,
-        frame.HEADER_BYTES + len(found.payload) + (SEAL_BYTES if header.key_number else 0),
+        size_bytes,
     )
 
 
@@ -337,7 +370,10 @@ def changes(
 def _iterate(feed: Feed, engine: Engine | Follower, follow: bool) -> Iterator[Change]:
     try:
         while not engine.closed:
-            found = feed.take()
+            try:
+                found = feed.take()
+            except ClosedError:
+                return
             yield from found
             if not found:
                 if not follow:

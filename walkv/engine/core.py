@@ -18,7 +18,7 @@ from walkv import limits
 from walkv.engine import batch, files, frame, keep, manifest, recovery, segment, wal
 from walkv.engine.catalog import Catalog, ReadPoint, Sources
 from walkv.engine.compaction import Compactor, Stopped
-from walkv.engine.keep import KeepLog
+from walkv.engine.keep import KeepLog, KeptLog
 from walkv.engine.keyring import Keyring, Secret
 from walkv.engine.memtable import Memtable
 from walkv.engine.meter import Recorder
@@ -38,6 +38,9 @@ log = logging.getLogger("walkv")
 _MANY_SEGMENTS: Final = 16
 """Each unclean end adds a segment; with more than these the log is settled at open, so that a
 process that is killed again and again does not open slower and slower."""
+
+_REST_SECONDS: Final = 0.99
+"""``on_rest`` is called once in so long, however often the log rests."""
 
 _CLOSE_FLUSH_BYTES: Final = 256 * limits.KIB
 """A memtable larger than this is settled at close, so that the next open has little to replay."""
@@ -84,6 +87,7 @@ class Engine(WriteSide):
         self.opened_ns = fs.wall_time_ns()
         self.began = fs.monotonic()
         self.on_rest: Callable[[], None] = lambda: None
+        self._rested = self.began
         self._room = threading.Condition(self.commit_lock)
         self._pack = batch.make_packer()
         self._sequence = 0
@@ -116,7 +120,10 @@ class Engine(WriteSide):
         self._catalog = Catalog(
             fs, directory, known, sources, self._cache, self._file_lock, self._keyring
         )
-        self._catalog.keep_log = self._set_keep_log(keep_log)
+        setting = self._set_keep_log(keep_log)
+        if setting is not None:
+            inside = fs.join(directory, files.LOG_DIRECTORY)
+            self._catalog.keep_settled(KeptLog(fs, inside, setting))
         self._memtable = sources.memtable
         self._log = Log(
             fs,
@@ -125,7 +132,8 @@ class Engine(WriteSide):
             tail,
             self._fail,
             windowed=type(self.policy) is WriteBack,
-            on_slow=self._note_slow,
+            slow_seconds=self.slow_seconds,
+            on_slow=self._tell_slow,
             keyring=self._keyring,
         )
         self.syncer = Syncer(self._log, fs, self._mark_idle, self._fail)
@@ -261,12 +269,30 @@ class Engine(WriteSide):
             if self._stop is None and quiet and write_ahead_log.unmarked:
                 # What it raises ends in the syncer: nobody waits for a mark.
                 write_ahead_log.mark(frame.SYNC_MARKER, self._sequence + 1)
-        self.on_rest()
+        self._rest()
+
+    def _rest(self) -> None:
+        now = self._fs.monotonic()
+        if now - self._rested >= _REST_SECONDS:
+            self._rested = now
+            try:
+                self.on_rest()
+            except Exception as error:  # noqa: BLE001  # nothing depends on it
+                log.warning("walkv: %s: %s", self.path, error)
+
+    def in_place(self) -> bool:
+        """Whether the directory under the store's path is still the one that was opened."""
+        return self._file_lock.valid()
 
     def tell(self, facts: dict[str, Any]) -> None:
         """Write something about this opening into the lock file, for others to see."""
         if self._stop is None:
             self._file_lock.tell(facts)
+
+    def _fail(self, error: BaseException) -> None:
+        if self.failure is None:
+            self._file_lock.tell({"time_ns": self._fs.wall_time_ns(), "failure": str(error)})
+        super()._fail(error)
 
     def _in_child(self) -> None:
         # Other threads do not exist here and may have held the locks.

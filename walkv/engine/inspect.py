@@ -15,7 +15,7 @@ from walkv.engine.manifest import Manifest
 from walkv.engine.segment import Scanner
 from walkv.engine.snapshot import BlockCache, SnapshotReader
 from walkv.engine.vfs import FileSystem
-from walkv.engine.watch import log_bytes
+from walkv.engine.watch import kept_sizes, log_bytes
 from walkv.errors import CorruptionError, FormatError
 
 Progress = Callable[[int, int], None]
@@ -65,7 +65,7 @@ def verify(
     problems: list[CorruptionError | FormatError] = []
     catalog = engine.catalog
     total_bytes = sum(s.summary.size_bytes for s in point.sources.snapshots) + log_bytes(engine)
-    total_bytes += keep.kept_bytes(fs, log_directory)
+    total_bytes += sum(kept_sizes(engine).values())
     file_count = checked_bytes = 0
 
     def advance(size_bytes: int) -> None:

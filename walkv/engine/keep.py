@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from walkv import limits
@@ -31,9 +32,10 @@ from walkv.errors import CorruptionError, FormatError
 NAME: Final = "KEEP"
 SUFFIX: Final = ".kept"
 
-_TEMPORARY: Final = "KEEP.tmp"
+TEMPORARY_NAME: Final = "KEEP.tmp"
 _MOST_BYTES: Final = 4096
-_LONGEST_SECONDS: Final = 1e9 * 9
+_LONGEST_SECONDS: Final = 9e9
+_NEVER_NS: Final = 1 << 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class KeepLog:
     def __post_init__(self) -> None:
         if not self.seconds >= 0:
             raise ValueError(f"seconds must be 0 or more, not {self.seconds}")
-        if not self.max_bytes >= 0:
-            raise ValueError(f"max_bytes must be 0 or more, not {self.max_bytes}")
+        if type(self.max_bytes) is not int or self.max_bytes < 0:
+            raise ValueError(f"max_bytes must be 0 or more, and an int, not {self.max_bytes!r}")
 
 
 ALL: Final = KeepLog(math.inf, 1 << 62)
@@ -75,21 +77,13 @@ def kept_segments(fs: FileSystem, log_directory: str) -> list[int]:
     return found
 
 
-def kept_bytes(fs: FileSystem, log_directory: str) -> int:
-    """Their size, all together. Cost: a ``stat`` each."""
-    sizes = (_size(fs, log_directory, first) for first in kept_segments(fs, log_directory))
-    return sum(sizes)
-
-
-def _size(fs: FileSystem, log_directory: str, first_sequence: int) -> int:
-    try:
-        file = fs.open(fs.join(log_directory, kept_name(first_sequence)))
-    except FileNotFoundError:
-        return 0  # trimmed just now
-    try:
-        return file.size()
-    finally:
-        file.close()
+def settled_segments(fs: FileSystem, log_directory: str, before: int) -> list[int]:
+    """First sequences of what there is before the first unsettled segment, ascending: kept, or
+    settled just now and still to be renamed."""
+    names = {segment.file_name(first) for first in kept_segments(fs, log_directory)}
+    names.update(fs.list(log_directory))
+    found = (segment.parse_file_name(name) for name in sorted(names))
+    return [first for first in found if first is not None and first < before]
 
 
 def read_setting(fs: FileSystem, log_directory: str) -> KeepLog | None:
@@ -115,15 +109,15 @@ def read_setting(fs: FileSystem, log_directory: str) -> KeepLog | None:
 def write_setting(fs: FileSystem, log_directory: str, setting: KeepLog) -> None:
     """Set what the store keeps, durably; with ``max_bytes`` 0 nothing, and kept segments go."""
     names = fs.list(log_directory)
-    if _TEMPORARY in names:
-        fs.unlink(fs.join(log_directory, _TEMPORARY))
+    if TEMPORARY_NAME in names:
+        fs.unlink(fs.join(log_directory, TEMPORARY_NAME))
     if not setting.max_bytes:
         for first_sequence in kept_segments(fs, log_directory):
             fs.unlink(fs.join(log_directory, kept_name(first_sequence)))
         if NAME in names:
             fs.unlink(fs.join(log_directory, NAME))
         return
-    temporary = fs.join(log_directory, _TEMPORARY)
+    temporary = fs.join(log_directory, TEMPORARY_NAME)
     file = fs.create(temporary)
     try:
         fields = {"seconds": setting.seconds, "max_bytes": setting.max_bytes}
@@ -141,35 +135,69 @@ def keep_segment(fs: FileSystem, log_directory: str, first_sequence: int) -> Non
     fs.rename(old, fs.join(log_directory, kept_name(first_sequence)))
 
 
-def trim(fs: FileSystem, log_directory: str, setting: KeepLog, next_created_ns: int) -> None:
-    """Remove kept segments that are too old or too many.
+class KeptLog:
+    """The kept segments of an open store. One thread at a time changes it; any may ask.
 
-    Args:
-        next_created_ns: when the first unsettled segment was begun, and so the last kept one ended.
-    Cost: a ``stat`` for each of them, and a header of 64 bytes for those that may be too old.
+    Attributes:
+        setting: how much is kept.
+        sizes: bytes of each kept segment, by its first sequence, ascending. Replaced, never
+            changed.
     """
-    kept = kept_segments(fs, log_directory)
-    sizes = {first: _size(fs, log_directory, first) for first in kept}
-    total_bytes = sum(sizes.values())
-    oldest_ns = fs.wall_time_ns() - min(setting.seconds, _LONGEST_SECONDS) * 1e9
-    for number, first in enumerate(kept):
-        last = number + 1 == len(kept)
-        ended_ns = next_created_ns if last else _created_ns(fs, log_directory, kept[number + 1])
-        if total_bytes <= setting.max_bytes and ended_ns >= oldest_ns:
+
+    def __init__(self, fs: FileSystem, log_directory: str, setting: KeepLog) -> None:
+        """Cost: a ``stat`` for each kept segment."""
+        self._fs = fs
+        self._inside = log_directory
+        self.setting = setting
+        self.sizes = {first: self._size(first) for first in kept_segments(fs, log_directory)}
+
+    def _size(self, first_sequence: int) -> int:
+        try:
+            file = self._fs.open(self._fs.join(self._inside, kept_name(first_sequence)))
+        except FileNotFoundError:
+            return 0
+        try:
+            return file.size()
+        finally:
+            file.close()
+
+    def take_in(self, unsettled_first: int) -> None:
+        """Keep every segment before the first unsettled one, and let go of what is too much.
+
+        Raises:
+            OSError, CorruptionError, FormatError: some were not kept; the next time, then.
+        """
+        for name in self._fs.list(self._inside):
+            first = segment.parse_file_name(name)
+            if first is not None and first < unsettled_first:
+                keep_segment(self._fs, self._inside, first)
+                self.sizes = {**self.sizes, first: self._size(first)}
+        self._trim(unsettled_first)
+
+    def _trim(self, unsettled_first: int) -> None:
+        sizes = dict(sorted(self.sizes.items()))
+        if not sizes:
             return
-        fs.unlink(fs.join(log_directory, kept_name(first)))
-        total_bytes -= sizes[first]
+        total_bytes = sum(sizes.values())
+        oldest_ns = self._fs.wall_time_ns() - min(self.setting.seconds, _LONGEST_SECONDS) * 1e9
+        for first, next_first in pairwise([*sizes, unsettled_first]):
+            # A segment ended, at the latest, when the next one was begun.
+            if total_bytes <= self.setting.max_bytes and self._created_ns(next_first) >= oldest_ns:
+                break
+            self._fs.unlink(self._fs.join(self._inside, kept_name(first)))
+            total_bytes -= sizes.pop(first)
+        self.sizes = sizes
 
-
-def _created_ns(fs: FileSystem, log_directory: str, first_sequence: int) -> int:
-    """When a kept segment was begun; the clock's highest number if that cannot be read."""
-    try:
-        file = fs.open(fs.join(log_directory, kept_name(first_sequence)))
-    except FileNotFoundError:
-        return 1 << 63
-    try:
-        return segment.peek_header(file).created_ns
-    except (CorruptionError, FormatError):
-        return 1 << 63
-    finally:
-        file.close()
+    def _created_ns(self, first_sequence: int) -> int:
+        """When a segment was begun; never, if that cannot be read."""
+        name = kept_name if first_sequence in self.sizes else segment.file_name
+        try:
+            file = self._fs.open(self._fs.join(self._inside, name(first_sequence)))
+        except FileNotFoundError:
+            return _NEVER_NS
+        try:
+            return segment.peek_header(file).created_ns
+        except (CorruptionError, FormatError):
+            return _NEVER_NS
+        finally:
+            file.close()

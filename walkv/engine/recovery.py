@@ -125,8 +125,6 @@ class Findings:
     tail: TailState
     last_sequence: int
     unknown_files: list[str] = field(default_factory=list)
-    settled: list[int] = field(default_factory=list)
-    """First sequences of settled segments that are to be kept and have not got that name yet."""
     frame_count: int = 0
     operation_count: int = 0
 
@@ -317,6 +315,8 @@ def _find_unknown(fs: FileSystem, directory: str, findings: Findings) -> None:
     for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY):
         inside = fs.join(directory, name)
         entries = fs.list(inside) if fs.is_directory(inside) else []
+        if name == LOG_DIRECTORY and keep.TEMPORARY_NAME in entries:
+            unknown.append(fs.join(inside, keep.TEMPORARY_NAME))
         for entry in entries:
             first_sequence = segment.parse_file_name(entry)
             ours = first_sequence is not None or snapshot.parse_file_name(entry) is not None
@@ -324,8 +324,7 @@ def _find_unknown(fs: FileSystem, directory: str, findings: Findings) -> None:
                 continue
             if first_sequence is not None and first_sequence < known.segments[0]:
                 if keep.NAME in entries:
-                    findings.settled.append(first_sequence)
-                    continue
+                    continue  # settled, and to be kept
             elif first_sequence is not None and first_sequence > known.segments[-1]:
                 _check_unused(fs, fs.join(inside, entry), directory)
             unknown.append(fs.join(inside, entry))
@@ -377,8 +376,6 @@ def act(fs: FileSystem, directory: str, findings: Findings) -> tuple[Tail, Recov
     ensure_synced(lambda: fs.sync_directory(directory))
     for unknown in findings.unknown_files:
         fs.unlink(unknown)
-    for first_sequence in findings.settled:
-        keep.keep_segment(fs, fs.join(directory, LOG_DIRECTORY), first_sequence)
     for name in (LOG_DIRECTORY, SNAPSHOT_DIRECTORY):
         synced_directory = fs.join(directory, name)
         ensure_synced(lambda name=synced_directory: fs.sync_directory(name))  # type: ignore[misc]

@@ -162,6 +162,8 @@ class Tail:
     offset: int
     """End of its last frame."""
     sealed: bool = False
+    base: int = 0
+    """The log's position at its first byte, once the log has entered it."""
 
 
 def read_header(file: ReadableFile, store_id: bytes) -> SegmentHeader:

@@ -25,8 +25,11 @@ switches to a lone commit.
 from __future__ import annotations
 
 import errno
+import math
 import threading
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from xxhash import xxh3_64_digest
@@ -37,7 +40,7 @@ from walkv.engine.frame import SEED_MASK, pack_body
 from walkv.engine.keyring import NO_KEYS, Keyring
 from walkv.engine.meter import Recorder
 from walkv.engine.segment import Tail
-from walkv.engine.vfs import WINDOW_ALIGNMENT_BYTES, FileSystem, Window
+from walkv.engine.vfs import NO_WINDOW, WINDOW_ALIGNMENT_BYTES, FileSystem, Window
 from walkv.errors import StoreFailedError
 
 _AHEAD: Final = bytes(256 * limits.KIB)
@@ -87,6 +90,7 @@ class Log:
         on_failure: Callable[[BaseException], None],
         *,
         windowed: bool = False,
+        slow_seconds: float = math.inf,
         on_slow: Callable[[str, float], None] = lambda what, seconds: None,
         keyring: Keyring = NO_KEYS,
     ) -> None:
@@ -95,8 +99,8 @@ class Log:
         Args:
             keyring: the store's keys; new segments are under the newest.
             windowed: write small frames through windows, as most will not be synced one by one.
-            on_slow: told what was done and how many seconds it took, of everything that waits for
-                the medium.
+            slow_seconds: what takes so long is slow.
+            on_slow: told what was done and how many seconds it took; called without a lock.
         """
         self._fs = fs
         self._directory = directory
@@ -104,6 +108,8 @@ class Log:
         self._keyring = keyring
         self._on_failure = on_failure
         self._on_slow = on_slow
+        self._slow_seconds = slow_seconds
+        self._slow: deque[tuple[str, float]] = deque()
         self._sync_lock = threading.Lock()
         self._group_lock = threading.Lock()
         self._gathering: threading.Lock | None = None
@@ -114,7 +120,7 @@ class Log:
         self._told = False
         self._created: Tail | None = None
         self._windowed = windowed
-        self._window: Window = _NO_WINDOW
+        self._window: Window = NO_WINDOW
         self._wall_time_ns = fs.wall_time_ns
         self._monotonic = fs.monotonic
         self.sync_count = 0
@@ -127,7 +133,7 @@ class Log:
         self._enter(tail)
 
     def _enter(self, tail: Tail) -> None:
-        self._base = self.position - tail.offset
+        self._base = tail.base = self.position - tail.offset
         self._salt = tail.header.salt
         self._commit_tag = frame.tag(self._salt, frame.COMMIT)
         self._sealer = self._keyring.for_file(tail.header, tail.file.path)
@@ -219,7 +225,7 @@ class Log:
 
     def _close_window(self) -> None:
         self._window_end = 0
-        window, self._window = self._window, _NO_WINDOW
+        window, self._window = self._window, NO_WINDOW
         window.close()
 
     def undo(self) -> None:
@@ -286,12 +292,25 @@ class Log:
                 if self._gathering is mine:
                     self._gathering = None
                 mine.release()
+        self._tell_slow()
 
     def sync(self) -> None:
         """A sync of its own for everything appended so far."""
         with self._sync_lock:
             if not self._closed:
                 self._sync_tail()
+        self._tell_slow()
+
+    def note_slow(self, what: str, seconds: float) -> None:
+        """Something took so long. It is told once no lock is held: whoever listens may want to
+        write to this store, or be slow."""
+        if seconds >= self._slow_seconds:
+            self._slow.append((what, seconds))
+
+    def _tell_slow(self) -> None:
+        while self._slow:
+            with suppress(IndexError):
+                self._on_slow(*self._slow.popleft())
 
     def _sync_tail(self) -> None:
         if self._failure is not None:
@@ -319,7 +338,7 @@ class Log:
         if count > self._grouped_count:
             self.group_sizes.record(count - self._grouped_count)
             self._grouped_count = count
-        self._on_slow("a sync of the log", seconds)
+        self.note_slow("a sync of the log", seconds)
 
     def durable_offset_of(self, first_sequence: int) -> int:
         """How far a segment is known to be durable, if it is the tail; else 0."""
@@ -333,9 +352,8 @@ class Log:
         while True:
             tail = self._tail
             end = self.durable if durable else self.position
-            base = self._base
             if tail is self._tail:
-                return end - base if tail.header.first_sequence == first_sequence else None
+                return end - tail.base if tail.header.first_sequence == first_sequence else None
 
     @property
     def sealed(self) -> bool:
@@ -459,17 +477,6 @@ class Log:
         """Close the descriptor and nothing else."""
         self._close_window()
         self._tail.file.close()
-
-
-class _NoWindow:
-    def __setitem__(self, place: slice, data: bytes, /) -> None:
-        raise AssertionError("there is no window")
-
-    def close(self) -> None:
-        """There is nothing to close."""
-
-
-_NO_WINDOW: Final = _NoWindow()
 
 
 def _refuse_write(data: bytes, offset_bytes: int) -> None:

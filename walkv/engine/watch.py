@@ -11,10 +11,11 @@ from walkv import limits
 from walkv.engine import files, keep, segment
 from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
+from walkv.engine.keep import KeptLog
 from walkv.engine.meter import Histogram
 from walkv.engine.snapshot import BlockCache
 from walkv.engine.vfs import FileSystem
-from walkv.errors import CorruptionError, FormatError
+from walkv.errors import CorruptionError, FormatError, WalkvError
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,8 @@ def stats(engine: Engine | Follower) -> Stats:
     summaries = [snapshot.summary for snapshot in sources.snapshots]
     snapshot_bytes = sum(s.size_bytes for s in summaries)
     unsettled_bytes = log_bytes(engine)
-    inside = fs.join(engine.path, files.LOG_DIRECTORY)
-    kept_bytes = keep.kept_bytes(fs, inside)
+    kept = kept_sizes(engine)
+    kept_bytes = sum(kept.values())
     written = _written(engine) if isinstance(engine, Engine) else _NOTHING_WRITTEN
     return Stats(
         path=engine.path,
@@ -146,7 +147,7 @@ def stats(engine: Engine | Follower) -> Stats:
         tombstone_count=sum(s.tombstone_count for s in summaries),
         segment_count=len(catalog.manifest.segments),
         log_bytes=unsettled_bytes,
-        kept_segment_count=len(keep.kept_segments(fs, inside)),
+        kept_segment_count=len(kept),
         kept_bytes=kept_bytes,
         disk_bytes=snapshot_bytes + unsettled_bytes + kept_bytes,
         free_bytes=fs.free_bytes(engine.path),
@@ -157,6 +158,16 @@ def stats(engine: Engine | Follower) -> Stats:
         **_cached(cache),
         **written,
     )
+
+
+def kept_sizes(engine: Engine | Follower) -> dict[int, int]:
+    """Bytes of each kept segment, by its first sequence."""
+    kept = engine.catalog.kept
+    if isinstance(engine, Follower):
+        # The writer changes what there is.
+        inside = engine.fs.join(engine.path, files.LOG_DIRECTORY)
+        kept = KeptLog(engine.fs, inside, keep.ALL)
+    return {} if kept is None else kept.sizes
 
 
 def _cached(cache: BlockCache) -> dict[str, Any]:
@@ -240,6 +251,8 @@ def health(engine: Engine | Follower) -> Health:
         damaged = isinstance(error, (CorruptionError, FormatError))
         what = "merges have stopped" if damaged else "a flush or merge failed, and is retried"
         reasons.append(f"{what}: {error}")
+    if not engine.in_place():
+        return Health("failed", ("the store's directory was moved, removed or replaced",))
     free_bytes = engine.fs.free_bytes(engine.path)
     if free_bytes is not None and free_bytes < engine.min_free_bytes:
         reasons.append(
@@ -260,13 +273,16 @@ class Published(NamedTuple):
     Attributes:
         pid, host: the process, and where it runs.
         time: when it told that, in UTC. It does so about once a second while there are commits.
-        stats: as ``Store.stats`` gives them there; None if it is another version of walkv.
+        stats: as ``Store.stats`` gives them there; None if it is another version of walkv, or has
+            failed.
+        failure: why the store has failed there; empty if it has not.
     """
 
     pid: int | None
     host: str | None
     time: datetime | None
     stats: Stats | None
+    failure: str
 
 
 def publish(engine: Engine) -> None:
@@ -275,7 +291,7 @@ def publish(engine: Engine) -> None:
         return
     try:
         fields = dataclasses.asdict(stats(engine))
-    except OSError:
+    except (OSError, WalkvError):
         return  # the next time, then: nothing depends on it
     fields["opened_at"] = engine.opened_ns
     engine.tell({"time_ns": engine.fs.wall_time_ns(), "stats": fields})
@@ -291,11 +307,13 @@ def published(fs: FileSystem, directory: str) -> Published | None:
     if told is None:
         return None
     pid, host, time_ns = told.get("pid"), told.get("host"), told.get("time_ns")
+    failure = told.get("failure")
     return Published(
         pid if type(pid) is int else None,
         host if type(host) is str else None,
         _moment(time_ns) if type(time_ns) is int and 0 <= time_ns < 1 << 62 else None,
         _stats_from(told.get("stats")),
+        failure if type(failure) is str else "",
     )
 
 

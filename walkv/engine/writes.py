@@ -164,7 +164,7 @@ class WriteSide(ReadSide):
         self.check()
         memtable = self._memtable
         if memtable.bytes_used >= self._room_at:
-            memtable = self._make_room(_adds(operations))
+            memtable = self._make_room(batch.takes_space(operations))
         if check is not None:
             check()
         self._drain_released()
@@ -173,7 +173,7 @@ class WriteSide(ReadSide):
         count = len(operations) // 2
         changes, update = prepared.changes, memtable.table.update
         added_bytes = prepared.bytes_used - memtable.bytes_used
-        if added_bytes > _CHECKED_BYTES and _adds(operations):
+        if added_bytes > _CHECKED_BYTES and batch.takes_space(operations):
             self._check_space(added_bytes)
         last_sequence = self._sequence + count
         try:
@@ -377,6 +377,10 @@ class WriteSide(ReadSide):
         """
         if adds and self._memtable.bytes_used >= self._checked_to:
             self._check_space(0)
+            self._limit(self._budget_at)
+        if self._memtable.bytes_used < self._budget_at:
+            # There is the room that there was: whoever made sure of it must not have to wait.
+            return self._memtable
         self._set_room()
         if self._memtable.bytes_used < self._budget_at:
             return self._memtable
@@ -404,11 +408,10 @@ class WriteSide(ReadSide):
     def _note_stall(self, seconds: float) -> None:
         if seconds >= _SHORTEST_STALL_SECONDS:
             self.stall_seconds.record(seconds)
-            self._note_slow("a commit that waited for room in the memtable", seconds)
+            self._log.note_slow("a commit that waited for room in the memtable", seconds)
 
-    def _note_slow(self, what: str, seconds: float) -> None:
-        if seconds >= self.slow_seconds:
-            slow_log.warning("walkv: %s: %s took %.3f s", self.path, what, seconds)
+    def _tell_slow(self, what: str, seconds: float) -> None:
+        slow_log.warning("walkv: %s: %s took %.3f s", self.path, what, seconds)
 
     def _wait_for_room(self) -> bool:
         """Return once there is room in the memtable (True), or it may be frozen."""
@@ -486,8 +489,3 @@ class WriteSide(ReadSide):
         many = len(self._catalog.sources.snapshots) >= limits.MAX_SNAPSHOTS
         # Where a merge met damage there will be no further one, and commits go on without.
         return many and not isinstance(self.compactor.error, (CorruptionError, FormatError))
-
-
-def _adds(operations: list[Any]) -> bool:
-    """Whether a batch puts anything."""
-    return any(item is not None for item in operations[1::2])

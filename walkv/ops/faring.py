@@ -32,6 +32,8 @@ def health(directory: str | os.PathLike[str]) -> Health:
             status = store.health()
     except CorruptionError as error:
         return Health("failed", (str(error),))
+    if found.holder is not None and found.holder.failure:
+        return Health("failed", (f"its writer has failed: {found.holder.failure}",))
     if status.status != "ok" or found.holder is None or found.holder.stats is None:
         return status
     reasons = tuple(_reasons(path, found.holder.stats))

@@ -61,6 +61,7 @@ class SimulatedFileSystem:
         clock: the time that the engine sees.
         on_operation: called with the operation and its path after every change or sync.
         operation_count: changes and syncs so far.
+        free: bytes that the disk says are free; nothing is refused when it is full.
     """
 
     def __init__(self, *, clock: ManualClock | None = None, seed: int = 0) -> None:
@@ -68,6 +69,7 @@ class SimulatedFileSystem:
         self.clock = ManualClock() if clock is None else clock
         self.on_operation: Callable[[str, str], None] | None = None
         self.operation_count = 0
+        self.free = 1 << 40
         self._directories: dict[str, SimulatedDirectory] = {"/": SimulatedDirectory()}
         self._numbers = itertools.count(1)
         self._random = Random(seed)
@@ -311,7 +313,7 @@ class SimulatedFileSystem:
         return 1
 
     def free_bytes(self, path: str) -> int | None:
-        return None
+        return self.free
 
     def join(self, *parts: str) -> str:
         return "/".join(parts) if parts[0] != "/" else posixpath.join(*parts)

@@ -485,7 +485,7 @@ MUTANTS: Final = (
         "a flush removes a settled segment that is to be kept",
         CATALOG,
         "Catalog.install_flush",
-        "if self.keep_log is not None:",
+        "if self.kept is not None:",
         "if False:",
         _PROGRAMS,
     ),

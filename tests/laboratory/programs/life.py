@@ -125,7 +125,9 @@ class Upkeep(World):
     @step(tasks=FACES)
     def verify(self, tasks: bool) -> None:
         seen: list[tuple[int, int]] = []
-        report = self.face(tasks).verify(lambda done, total: seen.append((done, total)))
+        report = self.face(tasks).verify(
+            lambda done, total: seen.append((done, total)), max_bytes_per_second=1e12
+        )
         assert report.ok, report.problems
         assert report.file_count >= 2
         assert seen == sorted(seen), "progress goes back"

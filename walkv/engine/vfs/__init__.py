@@ -25,6 +25,7 @@ on a full disk that ends in SIGBUS, which kills the process, where ``pwrite`` gi
 """
 
 from walkv.engine.vfs.protocols import (
+    NO_WINDOW,
     WINDOW_ALIGNMENT_BYTES,
     File,
     FileSystem,
@@ -38,6 +39,7 @@ from walkv.engine.vfs.protocols import (
 from walkv.engine.vfs.system import OsFile, OsFileSystem, environment
 
 __all__ = [
+    "NO_WINDOW",
     "WINDOW_ALIGNMENT_BYTES",
     "File",
     "FileSystem",

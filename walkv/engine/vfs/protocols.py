@@ -175,3 +175,15 @@ class FileSystem(Protocol):
 
         Returns a function that ends this.
         """
+
+
+class _NoWindow:
+    def __setitem__(self, place: slice, data: bytes, /) -> None:
+        raise AssertionError("there is no window")
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+NO_WINDOW: Window = _NoWindow()
+"""In the place of a window, where there is none."""

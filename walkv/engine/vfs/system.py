@@ -169,7 +169,12 @@ class OsFileSystem:
         return os.getpid()
 
     def free_bytes(self, path: str) -> int | None:
-        status = os.statvfs(path)
+        try:
+            status = os.statvfs(path)
+        except OSError:
+            return None
+        if not status.f_blocks:
+            return None  # a file system that does not tell
         return status.f_bavail * status.f_frsize
 
     def join(self, *parts: str) -> str:
