@@ -365,6 +365,7 @@ def write(work: Work, say: Say) -> None:
         work.path,
         sync=POLICIES[work.policies],
         memtable_bytes=work.memtable_bytes,
+        min_free_bytes=0,  # the disk may be a small one
         filesystem=work.filesystem(),
     )
     say("O")
@@ -416,6 +417,7 @@ async def _write_in_tasks(work: Work, say: Say) -> None:
         work.path,
         sync=POLICIES[work.policies],
         memtable_bytes=work.memtable_bytes,
+        min_free_bytes=0,
         filesystem=work.filesystem(),
     )
     say("O")
