@@ -227,7 +227,7 @@ class TestPublished:
         with walkv.open(path):
             (path / "LOCK").write_text(json.dumps({"pid": 5, "host": "elsewhere", **told}))
             found = watch.published(FS, str(path))
-            assert found == (5, "elsewhere", None, None, "")
+            assert found == (5, "elsewhere", None, None, None, "")
 
     def test_what_was_told_comes_back_whole(self, tmp_path: Path) -> None:
         path = tmp_path / "s"
@@ -241,6 +241,7 @@ class TestPublished:
             assert told is not None
             same = {"uptime_seconds": 0.0, "free_bytes": 0}
             assert dataclasses.replace(told, **same) == dataclasses.replace(stats, **same)
+            assert found.recovery == store.recovery_report
 
 
 class TestHealth:

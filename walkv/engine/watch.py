@@ -13,6 +13,7 @@ from walkv.engine.core import Engine
 from walkv.engine.follower import Follower
 from walkv.engine.keep import KeptLog
 from walkv.engine.meter import Histogram
+from walkv.engine.recovery import RecoveryReport
 from walkv.engine.snapshot import BlockCache
 from walkv.engine.vfs import FileSystem
 from walkv.errors import CorruptionError, FormatError, WalkvError
@@ -275,6 +276,7 @@ class Published(NamedTuple):
         time: when it told that, in UTC. It does so about once a second while there are commits.
         stats: as ``Store.stats`` gives them there; None if it is another version of walkv, or has
             failed.
+        recovery: what opening it there has found and done; None likewise.
         failure: why the store has failed there; empty if it has not.
     """
 
@@ -282,6 +284,7 @@ class Published(NamedTuple):
     host: str | None
     time: datetime | None
     stats: Stats | None
+    recovery: RecoveryReport | None
     failure: str
 
 
@@ -294,7 +297,9 @@ def publish(engine: Engine) -> None:
     except (OSError, WalkvError):
         return  # the next time, then: nothing depends on it
     fields["opened_at"] = engine.opened_ns
-    engine.tell({"time_ns": engine.fs.wall_time_ns(), "stats": fields})
+    recovery = dataclasses.asdict(engine.report)
+    time_ns = engine.fs.wall_time_ns()
+    engine.tell({"time_ns": time_ns, "stats": fields, "recovery": recovery})
 
 
 def published(fs: FileSystem, directory: str) -> Published | None:
@@ -313,6 +318,7 @@ def published(fs: FileSystem, directory: str) -> Published | None:
         host if type(host) is str else None,
         _moment(time_ns) if type(time_ns) is int and 0 <= time_ns < 1 << 62 else None,
         _stats_from(told.get("stats")),
+        _recovery_from(told.get("recovery")),
         failure if type(failure) is str else "",
     )
 
@@ -329,6 +335,13 @@ def _stats_from(fields: Any) -> Stats | None:
         made["opened_at"] = _moment(made["opened_at"])
         return Stats(**made)
     except (TypeError, ValueError, KeyError, OverflowError, OSError):
+        return None
+
+
+def _recovery_from(fields: Any) -> RecoveryReport | None:
+    try:
+        return RecoveryReport(**{**fields, "removed_files": tuple(fields["removed_files"])})
+    except (TypeError, KeyError):
         return None
 
 
