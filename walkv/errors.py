@@ -207,7 +207,7 @@ class CorruptionError(WalkvError):
             detail = f" (expected {self.expected}, found {self.found})"
         return (
             f"{where}: {self.reason}{detail}. Nothing was changed on disk: keep a copy of the "
-            "directory, then restore the file or the store from a backup."
+            "directory, then restore it from a backup, or save what can be read with walkv repair."
         )
 
 
@@ -248,7 +248,8 @@ class EncryptionError(WalkvError):
         path: the store's manifest; empty where the key is none, whatever the store.
         reason: ``"missing"``, the store is encrypted and no key was given; ``"wrong"``, it is not
             the store's key, or none at all; ``"not-encrypted"``, a key was given and the store is
-            not encrypted; ``"not-installed"``, what encrypts is not there.
+            not encrypted; ``"lost"``, the wrapped data keys are gone with the manifest;
+            ``"not-installed"``, what encrypts is not there.
     """
 
     def __init__(self, message: str, *, path: str = "", reason: str = "") -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import errno
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -860,3 +862,44 @@ def test_a_repository_has_a_key_and_does_not_show_it(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert refused(tmp_path / "s", EncryptionError, key=None).reason == "missing"
+
+
+def test_the_newest_data_key_cannot_be_taken_out_of_the_ring(tmp_path: Path) -> None:
+    """By somebody who has the old key, and so the old data key, and has seen the manifest of the
+    rekey, in which both are wrapped under the new one."""
+    path = tmp_path / "s"
+    old_key, new_key = os.urandom(32), os.urandom(32)
+    fs = OsFileSystem()
+    with walkv.open(path, key=old_key) as store:
+        store.put(b"a", b"1")
+    theirs = Keyring(Secret(old_key), os.urandom)
+    old = manifest.read(fs, str(path), theirs)
+    shutil.copytree(path, tmp_path / "forged")
+    seen: list[Any] = []
+    with walkv.open(path, key=old_key) as store:
+        engine: Any = store.engine
+        replace = engine.catalog.replace_keys
+
+        def spy(changed: Keyring) -> None:
+            replace(changed)
+            seen.append(changed.ring)
+
+        engine.catalog.replace_keys = spy
+        store.rekey(new_key)
+    both = seen[0]
+    assert len(both.keys) == 2
+    ring = dataclasses.replace(both, keys=both.keys[:1])
+    theirs.ring = ring
+    data = manifest.encode(dataclasses.replace(old, ring=ring), theirs)
+    (tmp_path / "forged" / "MANIFEST").write_bytes(data)
+    with pytest.raises(walkv.CorruptionError):
+        walkv.open(tmp_path / "forged", key=new_key)
+
+
+def test_a_passphrase_that_is_no_text_is_in_no_error() -> None:
+    with pytest.raises(walkv.EncryptionError) as caught:
+        Secret("pass\ud800phrase")
+    error: BaseException | None = caught.value
+    while error is not None:
+        assert "phrase" not in repr(getattr(error, "object", ""))
+        error = error.__context__

@@ -87,6 +87,20 @@ def test_the_oldest_go_once_they_are_too_many(tmp_path: Path) -> None:
         assert [c.operations[0].key for c in changes] == [b"5", b"6", b"7"]
 
 
+def test_one_that_somebody_has_removed_is_in_nobodys_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "s"
+    with walkv.open(path, keep_log=KeepLog(1e6, 10_000)) as store:
+        for number in range(3):
+            settle(store, number, 3_000)
+        min((path / "log").glob("*.kept")).unlink()
+        for number in range(3, 9):
+            settle(store, number, 3_000)
+        assert len(kept(path)) == 3
+    assert not caplog.records
+
+
 def test_the_old_go_once_their_time_is_over() -> None:
     clock = ManualClock()
     fs = FaultyFileSystem(SimulatedFileSystem(clock=clock), clock=clock, threads=False)

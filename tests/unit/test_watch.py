@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import walkv
-from walkv import DiskSpaceError, Health, Stats, WriteBack, limits
+from walkv import DiskSpaceError, Health, Stats, WriteBack, limits, ops
 from walkv.engine import watch
 from walkv.engine.vfs import OsFileSystem
 from walkv.testing import Fault, FaultyFileSystem, ManualClock, SimulatedFileSystem
@@ -242,6 +242,7 @@ class TestPublished:
             same = {"uptime_seconds": 0.0, "free_bytes": 0}
             assert dataclasses.replace(told, **same) == dataclasses.replace(stats, **same)
             assert found.recovery == store.recovery_report
+            assert ops.published(path) == found
 
 
 class TestHealth:

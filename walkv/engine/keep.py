@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -184,7 +185,8 @@ class KeptLog:
             # A segment ended, at the latest, when the next one was begun.
             if total_bytes <= self.setting.max_bytes and self._created_ns(next_first) >= oldest_ns:
                 break
-            self._fs.unlink(self._fs.join(self._inside, kept_name(first)))
+            with suppress(FileNotFoundError):  # somebody has removed it
+                self._fs.unlink(self._fs.join(self._inside, kept_name(first)))
             total_bytes -= sizes.pop(first)
         self.sizes = sizes
 

@@ -16,7 +16,9 @@ Layout of the ring (a msgpack array):
                         "walkv key" and the store id as info
     check               the first 16 bytes of the same HKDF, with "walkv check" instead
     wrapped             nonce of 12 bytes, then AES-256-GCM of the data key under the key-encryption
-                        key; authenticated with "walkv data key", store id, number (u16)
+                        key; authenticated with "walkv data key", store id, number (u16), and the
+                        number of the newest one (u16): who has an older data key cannot take the
+                        newer ones out of the ring
     tag of a manifest   HMAC-SHA256 under HKDF of the last data key, with "walkv manifest" and the
                         store id as info
 
@@ -37,7 +39,8 @@ import binascii
 import hmac
 import unicodedata
 from base64 import b64decode, urlsafe_b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -93,9 +96,11 @@ class Ring:
             salt, *numbers = kdf
             if type(salt) is not bytes or set(map(type, numbers)) != {int} or len(numbers) != 3:
                 raise ValueError("the key derivation is not scrypt")
-            n, r, _ = numbers
+            n, r, p = numbers
             within = all(1 <= each <= most for each, most in zip(numbers, _MOST, strict=True))
-            if not within or n < 2 or n & (n - 1) or 128 * n * r > 1 << 30:
+            memory_bytes = 128 * n * r
+            within = within and memory_bytes <= 1 << 30 and memory_bytes * p <= 1 << 32
+            if not within or n < 2 or n & (n - 1):
                 raise ValueError("the parameters of scrypt are out of bounds")
         wrapped_bytes = NONCE_BYTES + KEY_BYTES + cipher.TAG_BYTES
         if type(check) is not bytes or len(check) != CHECK_BYTES or not keys:
@@ -139,8 +144,7 @@ class Secret:
         elif key.startswith(PREFIX):
             self._raw = _decoded(key)
         elif key:
-            text = unicodedata.normalize("NFC", key)
-            self._passphrase = text.encode("utf-8", "surrogateescape")
+            self._passphrase = _encoded(unicodedata.normalize("NFC", key))
         else:
             raise _malformed("an empty passphrase protects nothing")
 
@@ -173,6 +177,12 @@ def _malformed(reason: str) -> EncryptionError:
         f"{reason}; a key is {KEY_BYTES} bytes, text that begins with {PREFIX!r}, or a passphrase",
         reason="wrong",
     )
+
+
+def _encoded(passphrase: str) -> bytes:
+    with suppress(UnicodeEncodeError):  # which has the passphrase in it
+        return passphrase.encode("utf-8", "surrogateescape")
+    raise _malformed("a passphrase with lone surrogates is no text")
 
 
 def as_text(key: bytes) -> str:
@@ -262,6 +272,10 @@ class Keyring:
             self._data_keys, self.ring = {}, None
             return
         known = self._data_keys if store_id == self._store_id else {}
+        if known and ring.newest < max(known):
+            raise TamperedError(
+                "this manifest has fewer data keys than one that was there before it", path=path
+            )
         if not all(number in known for number, _ in ring.keys):
             known = self._unwrapped(ring, store_id, path)
         self._store_id = store_id
@@ -280,7 +294,9 @@ class Keyring:
         opened = {}
         if found is not None:
             for number, wrapped in ring.keys:
-                data_key = cipher.unwrapped(found[0], wrapped, _purpose(store_id, number))
+                data_key = cipher.unwrapped(
+                    found[0], wrapped, _purpose(store_id, number, ring.newest)
+                )
                 if data_key is not None:
                     opened[number] = data_key
         right = found is not None and hmac.compare_digest(found[1], ring.check)
@@ -308,7 +324,7 @@ class Keyring:
                 cipher.wrapped(
                     key,
                     data_key,
-                    _purpose(self._store_id, number),
+                    _purpose(self._store_id, number, max(self._data_keys)),
                     self._random_bytes(NONCE_BYTES),
                 ),
             )
@@ -351,6 +367,32 @@ class Keyring:
         keys = tuple(pair for pair in self.ring.keys if pair[0] in kept)
         made.ring = Ring(self.ring.kdf, self.ring.check, keys)
         made._data_keys = {number: self._data_keys[number] for number, _ in keys}
+        return made
+
+    def joined(self, others: Iterable[Keyring], numbers: set[int]) -> Keyring:
+        """What this is to become with other rings' data keys of these numbers, which it may lack:
+        files of several moments of a store are put together. Cost: as ``rewrapped``.
+
+        Raises:
+            ValueError: one of the numbers is that of two data keys. A store that was restored goes
+                on with numbers that the other one may use as well.
+        """
+        assert self._secret is not None
+        made = self.copy()
+        for other in others:
+            for number in numbers & other._data_keys.keys():
+                data_key = other._data_keys[number]
+                if made._data_keys.setdefault(number, data_key) != data_key:
+                    raise ValueError(f"there are two data keys with the number {number}")
+        made.ring = made._wrap(self._secret)
+        return made
+
+    def as_of(self, ring: Ring) -> Keyring:
+        """This one, with the ring of an earlier manifest, as far as the data keys are known."""
+        made = self.copy()
+        made.ring = Ring(
+            ring.kdf, ring.check, tuple(p for p in ring.keys if p[0] in made._data_keys)
+        )
         return made
 
     def become(self, other: Keyring) -> None:
@@ -399,8 +441,9 @@ def _refuse_to_draw(size_bytes: int) -> bytes:
     raise AssertionError("nothing is sealed with the keys of a reader")
 
 
-def _purpose(store_id: bytes, number: int) -> bytes:
-    return b"walkv data key" + store_id + number.to_bytes(2, "little")
+def _purpose(store_id: bytes, number: int, newest: int) -> bytes:
+    numbers = number.to_bytes(2, "little") + newest.to_bytes(2, "little")
+    return b"walkv data key" + store_id + numbers
 
 
 NO_KEYS: Final = Keyring()

@@ -199,13 +199,23 @@ def read(fs: FileSystem, directory: str, keyring: Keyring = NO_KEYS) -> Manifest
         TamperedError: it was not written with the store's key.
     """
     path = fs.join(directory, NAME)
-    data = fs.read_file(path, limits.MAX_MANIFEST_BYTES)
+    return opened(fs.read_file(path, limits.MAX_MANIFEST_BYTES), path, keyring)
+
+
+def opened(data: bytes, path: str, keyring: Keyring) -> Manifest:
+    """As ``decode``, authenticated, and the ring taken in; raises what ``read`` does."""
     found = decode(data, path)
     keyring.unlock(found.ring, found.store_id, path)
     if found.ring is not None:
-        authentic = data[: _HEADER.size] + data[HEADER_BYTES:-TAG_BYTES]
-        keyring.authenticate(authentic, data[-TAG_BYTES:], path)
+        authenticate(data, path, keyring)
     return found
+
+
+def authenticate(data: bytes, path: str, keyring: Keyring) -> None:
+    """Raise ``TamperedError`` unless the keyring has the last data key of the ring in ``data`` as
+    its newest, and the manifest was written with it."""
+    authentic = data[: _HEADER.size] + data[HEADER_BYTES:-TAG_BYTES]
+    keyring.authenticate(authentic, data[-TAG_BYTES:], path)
 
 
 def look(fs: FileSystem, directory: str) -> Manifest:

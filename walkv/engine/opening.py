@@ -21,7 +21,7 @@ from walkv.errors import FormatError, LockedError
 DEFAULT_SLOW_SECONDS: Final = 1.0
 
 
-def _open_engine(
+def open_engine(
     directory: str,
     *,
     policy: SyncPolicy,
@@ -124,7 +124,7 @@ def _locked(directory: str, lock_path: str, holder: dict[str, Any]) -> LockedErr
     )
 
 
-def _open_follower(
+def open_follower(
     directory: str, *, cache_bytes: int, fs: FileSystem, keyring: Keyring
 ) -> Follower:
     """Open read-only.
@@ -170,10 +170,10 @@ def start_engine(
         raise TypeError(f"keep_log is a KeepLog(seconds, max_bytes), not {keep_log!r}")
     fs: FileSystem = OsFileSystem() if filesystem is None else filesystem
     directory = path if isinstance(path, str) else _path_text(path)
-    keyring = Keyring(_secret(key), fs.random_bytes)
+    keyring = Keyring(given_secret(key), fs.random_bytes)
     if read_only:
-        return _open_follower(directory, cache_bytes=cache_bytes, fs=fs, keyring=keyring)
-    return _open_engine(
+        return open_follower(directory, cache_bytes=cache_bytes, fs=fs, keyring=keyring)
+    return open_engine(
         directory,
         policy=sync,
         create=create,
@@ -187,7 +187,7 @@ def start_engine(
     )
 
 
-def _secret(key: Key | None) -> Secret | None:
+def given_secret(key: Key | None) -> Secret | None:
     """The key that was given, or else the one in the environment."""
     if key is not None:
         return key if isinstance(key, Secret) else Secret(key)

@@ -158,6 +158,8 @@ class Namespace(Generic[R]):
         """Tell the store of this code, and build and remove indexes. See ``registry``."""
         entry = known.get(self.name, registry.NOTHING)
         table, schema = self.table, self.table.schema
+        if not entry.key:
+            registry.refuse_records(tx, table.base, table.records, self.access.kv.path)
         layouts = schema.with_needed(entry.layouts)
         schema.use_layouts(layouts)
         wanted = {",".join(fields): fields for fields in self._indexed}

@@ -21,7 +21,9 @@ Invariants:
        store has and the code does not declare is removed in the same way, since nobody would keep
        it up to date.
     3. No record has more old versions than ``history`` says, which is what the code declares.
-    4. A field that was ever declared a secret is named in ``secrets``, for those who read records
+    4. A namespace that has records is not registered for the first time: what they are only the
+       entry that is lost can say. ``walkv.ops.rebuild_registry`` puts it back where it can be told.
+    5. A field that was ever declared a secret is named in ``secrets``, for those who read records
        without their class.
 """
 
@@ -89,6 +91,22 @@ def read(reader: Reader) -> dict[str, Entry]:
         }
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CodecError("the registry of the namespaces is not what walkv writes") from error
+
+
+def refuse_records(reader: Reader, base: bytes, records: bytes, path: str) -> None:
+    """See that a namespace whose keys begin with ``base`` has no records; see invariant 4.
+
+    Raises:
+        FormatError: it has.
+    """
+    if next(reader.scan(records, limit=1, keys_only=True), None) is not None:
+        raise FormatError(
+            f"namespace {base[1:-1].decode()}: the store has records of it, and does not know what "
+            "their fields are, as after damage; restore a backup, tell it with "
+            "walkv.ops.rebuild_registry(store, [declaration]), or delete them with "
+            f"walkv.open(path).delete_range(prefix={base!r})",
+            path=path,
+        )
 
 
 def write(tx: Writer, entries: dict[str, Entry]) -> None:

@@ -44,9 +44,13 @@ class OsFile:
         return b"".join(parts)
 
     def write(self, data: bytes, offset_bytes: int) -> None:
-        written = os.pwrite(self._descriptor, data, offset_bytes)
-        if written != len(data):
-            self._write_rest(memoryview(data)[written:], offset_bytes + written)
+        try:
+            written = os.pwrite(self._descriptor, data, offset_bytes)
+            if written != len(data):
+                self._write_rest(memoryview(data)[written:], offset_bytes + written)
+        except OSError as error:
+            error.filename = self.path  # pwrite knows it not, and who has a full disk wants to
+            raise
 
     def _write_rest(self, data: memoryview, offset_bytes: int) -> None:
         # The kernel may take less than it was given (a nearly full disk, a signal, more than
