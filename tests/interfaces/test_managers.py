@@ -38,6 +38,7 @@ from walkv.interfaces.managers import (
     UserManager,
     copying,
 )
+from walkv.ops.copying import copy_store
 from walkv.testing import SimulatedFileSystem
 
 SECRET = "sk-very-secret"
@@ -651,13 +652,13 @@ def test_an_entry_may_expire_while_it_is_copied(tmp_path: Path) -> None:
         store.put(b"brief", b"1", ttl_seconds=0.5)
         chunks = 0
 
-        def proceed() -> None:
+        def progress(done: int, total: int) -> None:
             nonlocal chunks
             chunks += 1
             while chunks == 2 and b"brief" in store:
                 pass
 
-        copied = copying.copy_store(store.engine, str(tmp_path / "copy"), proceed)
+        copied = copy_store(store.engine, str(tmp_path / "copy"), None, progress)
         assert chunks > 2
         assert copied.entry_count in (3000, 3001)
     with walkv.open(tmp_path / "copy", read_only=True) as copy:

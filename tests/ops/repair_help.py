@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import walkv
+from walkv.engine import frame, segment
+from walkv.engine.frame import Frame
 from walkv.ops import Damage, RepairReport
 from walkv.testing import SimulatedFileSystem
 
@@ -53,6 +56,7 @@ class Life:
 
     keep: bool
     seed: int
+    key: bytes | None = None
     versions: dict[bytes, list[tuple[int, bytes | None]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -62,7 +66,9 @@ class Life:
 
     def _open(self) -> None:
         keep = walkv.KeepLog(1e9, 1 << 40) if self.keep else None
-        self.store = walkv.open(ROOT, filesystem=self.fs, memtable_bytes=1 << 16, keep_log=keep)
+        self.store = walkv.open(
+            ROOT, filesystem=self.fs, memtable_bytes=1 << 16, keep_log=keep, key=self.key
+        )
 
     def kill(self) -> None:
         self.fs = self.fs.after_kill()
@@ -100,9 +106,9 @@ class Life:
 
 
 @lru_cache(maxsize=4)
-def build(keep: bool = False, seed: int = 7) -> Original:
+def build(keep: bool = False, seed: int = 7, key: bytes | None = None) -> Original:
     """Three snapshots, of which the newest has deleted ranges, and two segments."""
-    life = Life(keep, seed)
+    life = Life(keep, seed, key)
     for number in range(0, 400, 8):
         life.put(*(b"key/%05d" % (250 * n) for n in range(number, number + 8)))
     life.put(b"range/1", b"range/2", b"range/3")
@@ -131,6 +137,25 @@ def build(keep: bool = False, seed: int = 7) -> Original:
     return Original(found, life.versions, last_sequence)
 
 
+def changed(files: Files, name: str, change: Callable[[bytearray], Any]) -> Files:
+    data = bytearray(files[name])
+    change(data)
+    return {**files, name: bytes(data)}
+
+
+def without(files: Files, *names: str) -> Files:
+    return {name: data for name, data in files.items() if name not in names}
+
+
+def frames_of(data: bytes) -> list[tuple[int, Frame]]:
+    """The frames of a segment, and where each begins."""
+    salt, offset, found = int.from_bytes(data[32:40], "little"), segment.HEADER_BYTES, []
+    while isinstance(each := frame.decode(data, offset, salt=salt, offset=offset), Frame):
+        found.append((offset, each))
+        offset = each.end_offset
+    return found
+
+
 def lay_out(files: Files, directory: Path) -> Path:
     """The files of a store in an empty directory."""
     shutil.rmtree(directory, ignore_errors=True)
@@ -141,11 +166,37 @@ def lay_out(files: Files, directory: Path) -> Path:
     return directory
 
 
-def contents(directory: Path) -> dict[bytes, bytes]:
+def contents(directory: Path, key: bytes | None = None) -> dict[bytes, bytes]:
     """What a repaired store holds; it must be sound."""
-    with walkv.open(directory, create=False) as store:
+    with walkv.open(directory, create=False, key=key) as store:
         assert store.verify().ok
         return dict(store.scan())
+
+
+def damage(files: Files, rng: random.Random, into: Files | None = None) -> str:
+    """Do something bad to one of the files."""
+    into = files if into is None else into
+    name = rng.choice([name for name in files if name != "LOCK"])
+    data = bytearray(into.get(name, files[name]))
+    at = rng.randrange(len(data) + 1)
+    count = min(rng.choice((1, 8, 64, 512, 4096)), len(data) - at)
+    kind = rng.choice(("bit", "bit", "zero", "noise", "insert", "remove", "cut", "gone"))
+    if kind == "bit" and at < len(data):
+        data[at] ^= 1 << rng.randrange(8)
+    elif kind == "zero":
+        data[at : at + count] = bytes(count)
+    elif kind == "noise":
+        data[at : at + count] = rng.randbytes(count)
+    elif kind == "insert":
+        data[at:at] = rng.randbytes(rng.randrange(1, 100))
+    elif kind == "remove":
+        del data[at : at + count]
+    elif kind == "cut":
+        del data[at:]
+    into[name] = bytes(data)
+    if kind == "gone" and into is files:
+        del files[name]
+    return f"{kind} {name} {at} {count}"
 
 
 def is_covered(damage: Damage, key: bytes, sequence: int) -> bool:

@@ -250,7 +250,7 @@ def test_everything_is_durable_in_order(
     restore(target, tmp_path / "r")
     at = events.index(("rename", str(tmp_path / "r")))
     assert events[at + 1 :] == [("sync_directory", str(tmp_path))]
-    built = tmp_path / ".r.restoring"
+    built = tmp_path / ".r.restoring" / "store"
     synced = {path for _, path in events[:at]}
     for path in [*files(tmp_path / "r"), "log", "snapshots"]:
         assert str(built / path) in synced

@@ -246,3 +246,19 @@ def test_without_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> N
     monkeypatch.setitem(sys.modules, "obstore.exceptions", None)
     with pytest.raises(BackupError, match=r'pip install "walkv\[objects\]"'):
         backups("s3://bucket/x")
+
+
+def test_damage_is_set_aside(store: walkv.Store, target: str, folder: Path, tmp_path: Path) -> None:
+    fill(store, 30)
+    backup(store, target)
+    (name,) = (path.name for path in (folder / "objects").iterdir())
+    place = open_target(target)
+    data = bytearray(b"".join(place.read(OBJECTS, name)))
+    data[70] ^= 1
+    place.put(OBJECTS, name, [bytes(data)], len(data))
+    assert verify_backups(target, set_aside=True).set_aside == (name,)
+    assert [path.name for path in (folder / "damaged").iterdir()] == [name]
+    assert backup(store, target).copied_objects == 1
+    assert verify_backups(target).ok
+    restore(target, tmp_path / "r")
+    assert contents(tmp_path / "r") == dict(store.scan())

@@ -145,3 +145,18 @@ def test_what_a_sync_costs_is_judged(
 def test_the_mount_of_a_path() -> None:
     found = machine.mount_of("/proc/self")
     assert found is None or (found.point, found.kind) == ("/proc", "proc")
+
+
+def test_an_encrypted_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WALKV_KEY", raising=False)
+    path, key = tmp_path / "s", bytes(range(32))
+    with walkv.open(path, key=key) as store:
+        store.put(b"k", b"v")
+    found = named(ops.doctor(path))
+    assert found["store"].facts == {"exists": True, "format_version": 2, "encrypted": True}
+    assert found["opening"].level == "warning"
+    assert "not tried" in found["opening"].text
+    assert ops.doctor(path).ok
+    assert named(ops.doctor(path, key=key))["opening"].level == "ok"
+    wrong = named(ops.doctor(path, key=bytes(32)))["opening"]
+    assert (wrong.level, wrong.facts) == ("error", {"error": "EncryptionError"})

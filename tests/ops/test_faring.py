@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import walkv
-from walkv import ops
+from walkv import limits, ops
 from walkv.engine import watch
 from walkv.engine.core import Engine
 from walkv.testing import Fault, FaultyFileSystem
@@ -36,6 +36,22 @@ def test_what_the_writer_says_counts(tmp_path: Path) -> None:
         reasons = ops.health(path).reasons
         assert ["the disk hums" in reasons[0], "merges are behind" in reasons[1]] == [True, True]
     assert ops.health(path).status == "ok"
+
+
+def test_the_floor_where_nobody_has_said_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s"
+    with walkv.open(path) as store:
+        store.put(b"k", b"v")
+    monkeypatch.setattr(limits, "DEFAULT_MIN_FREE_BYTES", 1 << 60)
+    found = ops.health(path)
+    assert found.status == "degraded"
+    assert "puts are refused" in found.reasons[0]
+    with walkv.open(path, min_free_bytes=0) as store:
+        assert isinstance(store.engine, Engine)
+        watch.publish(store.engine)
+        assert ops.health(path).status == "ok"
 
 
 def test_a_writer_that_has_failed(tmp_path: Path) -> None:

@@ -64,3 +64,13 @@ def test_a_torn_tail_ends_it(path: Path) -> None:
 def test_no_store(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(frames(str(tmp_path)))
+
+
+def test_an_encrypted_log_needs_no_key(tmp_path: Path) -> None:
+    with walkv.open(tmp_path / "s", key=bytes(32), keep_log=walkv.KeepLog()) as store:
+        store.put(b"a", b"1")
+        store.compact()
+        store.put(b"b", b"2")
+    found = list(frames(str(tmp_path / "s")))
+    assert [each.first_sequence for each in found if each.kind == "commit"] == [1, 2]
+    assert [each.kind for each in found].count("seal") == 1

@@ -18,9 +18,19 @@ from typing import Any
 import pytest
 
 import walkv
-from tests.ops.repair_help import Files, Original, build, contents, lay_out, wrongs
+from tests.ops.repair_help import (
+    Files,
+    Original,
+    build,
+    changed,
+    contents,
+    damage,
+    frames_of,
+    lay_out,
+    without,
+    wrongs,
+)
 from walkv.engine import frame, manifest, segment
-from walkv.engine.frame import Frame
 from walkv.engine.snapshot import BlockCache, SnapshotReader, SnapshotWriter, layout
 from walkv.engine.vfs import OsFileSystem
 from walkv.ops import Damage, RepairReport, repair
@@ -61,31 +71,12 @@ def original() -> Original:
     return build()
 
 
-def changed(files: Files, name: str, change: Callable[[bytearray], Any]) -> Files:
-    data = bytearray(files[name])
-    change(data)
-    return {**files, name: bytes(data)}
-
-
 def flipped(files: Files, name: str, offset: int) -> Files:
     return changed(files, name, lambda data: data.__setitem__(offset, data[offset] ^ 16))
 
 
 def zeroed(files: Files, name: str, start: int, stop: int) -> Files:
     return changed(files, name, lambda d: d.__setitem__(slice(start, stop), bytes(stop - start)))
-
-
-def without(files: Files, *names: str) -> Files:
-    return {name: data for name, data in files.items() if name not in names}
-
-
-def frames_of(data: bytes) -> list[tuple[int, Frame]]:
-    """The frames of a segment, and where each begins."""
-    salt, offset, found = int.from_bytes(data[32:40], "little"), segment.HEADER_BYTES, []
-    while isinstance(each := frame.decode(data, offset, salt=salt, offset=offset), Frame):
-        found.append((offset, each))
-        offset = each.end_offset
-    return found
 
 
 def root_of(original: Original, name: str, tmp_path: Path) -> tuple[Any, layout.SnapshotFooter]:
@@ -493,11 +484,11 @@ class TestManifest:
         assert "older than the log" in report.damages[0].reason
 
     def test_a_newer_format_is_refused(self, original: Original, tmp_path: Path) -> None:
-        files = changed(original.files, "MANIFEST", lambda d: d.__setitem__(8, 2))
+        files = changed(original.files, "MANIFEST", lambda d: d.__setitem__(8, 3))
         files = changed(files, "MANIFEST", lambda d: d.__setitem__(30, d[30] ^ 1))
         with pytest.raises(walkv.FormatError) as caught:
             repair(lay_out(files, tmp_path / "source"), tmp_path / "target")
-        assert caught.value.found_version == 2
+        assert caught.value.found_version == 3
 
     def test_inputs_of_a_merge_are_known_without_it(
         self, repaired: Repair, original: Original, tmp_path: Path
@@ -644,32 +635,6 @@ class TestSweep:
             opened += 1
             assert repaired(files)[1] == expected
         assert opened > 3
-
-
-def damage(files: Files, rng: random.Random, into: Files | None = None) -> str:
-    """Do something bad to one of the files."""
-    into = files if into is None else into
-    name = rng.choice([name for name in files if name != "LOCK"])
-    data = bytearray(into.get(name, files[name]))
-    at = rng.randrange(len(data) + 1)
-    count = min(rng.choice((1, 8, 64, 512, 4096)), len(data) - at)
-    kind = rng.choice(("bit", "bit", "zero", "noise", "insert", "remove", "cut", "gone"))
-    if kind == "bit" and at < len(data):
-        data[at] ^= 1 << rng.randrange(8)
-    elif kind == "zero":
-        data[at : at + count] = bytes(count)
-    elif kind == "noise":
-        data[at : at + count] = rng.randbytes(count)
-    elif kind == "insert":
-        data[at:at] = rng.randbytes(rng.randrange(1, 100))
-    elif kind == "remove":
-        del data[at : at + count]
-    elif kind == "cut":
-        del data[at:]
-    into[name] = bytes(data)
-    if kind == "gone" and into is files:
-        del files[name]
-    return f"{kind} {name} {at} {count}"
 
 
 class TestMerging:

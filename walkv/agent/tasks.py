@@ -279,20 +279,28 @@ class AsyncAgentStore(AsyncClosing):
         """Make a backup every so often in a thread; see ``AgentStore.schedule_backups``."""
         from walkv.ops.backing import BackupSchedule
 
-        self.store.as_sync().engine.check()
-        schedule = await asyncio.to_thread(
-            functools.partial(
-                BackupSchedule,
-                self.path,
+        engine = self.store.as_sync().engine
+        engine.check()
+
+        def begin() -> BackupSchedule:
+            schedule = BackupSchedule(
+                self,
                 target,
                 every_seconds=every_seconds,
                 keep=keep,
                 keep_days=keep_days,
                 on_error=on_error,
             )
-        )
-        self._schedules.append(schedule)
-        return schedule
+            # Here, so that it is known also where the task that waits was cancelled.
+            self._schedules.append(schedule)
+            try:
+                engine.check()
+            except BaseException:
+                schedule.stop()
+                raise
+            return schedule
+
+        return await asyncio.to_thread(begin)
 
     async def sync(self) -> None:
         """Make every commit so far durable, whatever its policy."""
@@ -300,8 +308,13 @@ class AsyncAgentStore(AsyncClosing):
 
     async def close(self) -> None:
         """Close the store, unless it was given open."""
-        for schedule in self._schedules:
-            await asyncio.to_thread(schedule.stop)
+        try:
+            for schedule in self._schedules:
+                await asyncio.to_thread(schedule.stop)
+        finally:
+            await self._close_store()
+
+    async def _close_store(self) -> None:
         if self.by_name:
             if self._owns:
                 await self.store.close()

@@ -247,7 +247,7 @@ class AgentStore(Closing, Namespaces):
 
         self.store.engine.check()
         schedule = BackupSchedule(
-            self.path,
+            self,
             target,
             every_seconds=every_seconds,
             keep=keep,
@@ -263,7 +263,12 @@ class AgentStore(Closing, Namespaces):
 
     def close(self) -> None:
         """Close the store, unless it was given open. Closing twice is allowed."""
-        for schedule in self._schedules:
-            schedule.stop()
+        try:
+            for schedule in self._schedules:
+                schedule.stop()
+        finally:
+            self._close_store()
+
+    def _close_store(self) -> None:
         if self._owns:
             self.store.close()

@@ -107,7 +107,7 @@ class WalkvCollector(Collector):
             )
 
     def _values(self, path: str) -> tuple[str, ...]:
-        return tuple(({"store": path} | self._labels).values())
+        return tuple(({"store": _shown(path)} | self._labels).values())
 
     def describe(self) -> Iterable[Metric]:
         """What a registry asks for when this is registered, to refuse a second one."""
@@ -156,7 +156,7 @@ class _Outside(Collector):
 
     def __init__(self, path: str, labels: dict[str, str]) -> None:
         self._path = path
-        self._labels = {"store": path} | labels
+        self._labels = {"store": _shown(path)} | labels
 
     def collect(self) -> Iterable[Metric]:
         names, values = tuple(self._labels), tuple(self._labels.values())
@@ -180,6 +180,11 @@ def _exposition(collector: Collector) -> bytes:
     registry = CollectorRegistry(auto_describe=False)
     registry.register(collector)
     return generate_latest(registry)
+
+
+def _shown(path: str) -> str:
+    """A path as text, whatever bytes are in its name: labels are UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _checked(labels: Mapping[str, str] | None) -> dict[str, str]:

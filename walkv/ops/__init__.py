@@ -2,7 +2,10 @@
 
 A floor above the engine and the namespaces, and below everything that an agent sees:
 
+    keys                  the key at hand
+    placing               a new store, there in one step
     backing               backups: made, restored to any moment, checked, kept
+    copying               a store, written anew as another one
     indexes               do records and what is kept beside them agree?
     moving                export and import: files of walkv, and of other stores
     repairing             all that can be read of a damaged store, into a new one
@@ -35,9 +38,10 @@ from walkv.ops.backing import (
     verify_backups,
 )
 from walkv.ops.comparing import Difference, differences
+from walkv.ops.copying import CopyReport, copy
 from walkv.ops.diagnosing import Diagnosis, Finding, doctor
-from walkv.ops.faring import health
-from walkv.ops.indexes import rebuild_indexes, verify_indexes
+from walkv.ops.faring import health, published
+from walkv.ops.indexes import rebuild_indexes, rebuild_registry, verify_indexes
 from walkv.ops.logged import LoggedFrame, frames
 from walkv.ops.moving import ExportReport, ImportReport, detect, export, import_
 from walkv.ops.pruning import Pruned, Rules, prune
@@ -52,6 +56,7 @@ __all__ = [
     "BackupReport",
     "BackupSchedule",
     "BackupsReport",
+    "CopyReport",
     "Damage",
     "Diagnosis",
     "Difference",
@@ -70,6 +75,7 @@ __all__ = [
     "Version",
     "backup",
     "backups",
+    "copy",
     "detect",
     "differences",
     "doctor",
@@ -80,7 +86,9 @@ __all__ = [
     "import_",
     "prune",
     "prune_backups",
+    "published",
     "rebuild_indexes",
+    "rebuild_registry",
     "repair",
     "restore",
     "sizes",

@@ -19,9 +19,10 @@ from typing import Any, Final, Literal, NamedTuple
 
 from walkv import limits
 from walkv.engine import manifest
+from walkv.engine.keyring import VARIABLE, Key
 from walkv.engine.store import open as open_store
 from walkv.engine.vfs import OsFileSystem
-from walkv.errors import FormatError, WalkvError
+from walkv.errors import EncryptionError, FormatError, WalkvError
 from walkv.ops import machine, probing
 from walkv.ops.storefiles import examine
 
@@ -88,11 +89,13 @@ class Diagnosis:
         return self.level != "error"
 
 
-def doctor(directory: str | os.PathLike[str]) -> Diagnosis:
+def doctor(directory: str | os.PathLike[str], *, key: Key | None = None) -> Diagnosis:
     """Look at a directory, its file system and the machine, and at the store, if there is one.
 
     Args:
         directory: a store, or where one is to be.
+        key: of the store, as ``walkv.open`` takes it. Without it, and without WALKV_KEY, all is
+            looked at but whether an encrypted store opens.
     Raises:
         OSError: there is no such directory.
     Cost: some seconds at most: up to 400 syncs, and a look at the store as opening takes.
@@ -101,7 +104,7 @@ def doctor(directory: str | os.PathLike[str]) -> Diagnosis:
     os.listdir(path)  # says what is wrong with it, if it is no directory
     findings = [*_system(), *_environment(), *_file_system(path), *_space(path)]
     findings += _measured(path)
-    findings += _store(path)
+    findings += _store(path, key)
     return Diagnosis(path, tuple(findings))
 
 
@@ -150,9 +153,9 @@ def _environment() -> Iterator[Finding]:
     if level != "ok":
         text += f"; a store may need {_LEAST_FILES}: raise it with ulimit -n"
     yield _finding("open files", level, text, limit=None if unlimited else most)
-    key = bool(os.environ.get("WALKV_KEY"))
-    text = "set, so stores are opened as encrypted ones" if key else "not set"
-    yield _finding("WALKV_KEY", "ok", text, set=key)
+    key = bool(os.environ.get(VARIABLE))
+    text = "set: new stores are encrypted, and such stores opened with it" if key else "not set"
+    yield _finding(VARIABLE, "ok", text, set=key)
     now = time.time()
     if now < _SANE_SINCE:
         shown = time.strftime("%Y-%m-%d", time.gmtime(now))
@@ -267,7 +270,7 @@ def _judged_sync(median_seconds: float) -> tuple[Level, str]:
 # -- the store -------------------------------------------------------------------------------------
 
 
-def _store(path: str) -> Iterator[Finding]:
+def _store(path: str, key: Key | None) -> Iterator[Finding]:
     try:
         found = examine(path)
     except FormatError as error:
@@ -291,7 +294,7 @@ def _store(path: str) -> Iterator[Finding]:
     else:
         text = f"process {holder.pid} on {holder.host} has it open for writing"
         yield _finding("lock", "ok", text, held=True, pid=holder.pid, host=holder.host)
-    yield _opening(path, held=holder is not None)
+    yield _opening(path, key, held=holder is not None)
     if found.quarantined:
         text = (
             f"{len(found.quarantined):,} files with {_mib(found.quarantine_bytes)} that recovery "
@@ -308,11 +311,16 @@ def _store(path: str) -> Iterator[Finding]:
         yield _finding("clock", "warning", text, ahead_seconds=ahead)
 
 
-def _opening(path: str, *, held: bool) -> Finding:
+def _opening(path: str, key: Key | None, *, held: bool) -> Finding:
     """Whether the store can be read, from its manifest to the end of its log."""
     try:
-        with open_store(path, read_only=True) as store:
+        with open_store(path, read_only=True, key=key) as store:
             report = store.recovery_report
+    except EncryptionError as error:
+        if error.reason != "missing":
+            return _finding("opening", "error", str(error), error=type(error).__name__)
+        text = f"not tried: it is encrypted, and no key was given; set {VARIABLE}"
+        return _finding("opening", "warning", text, error=type(error).__name__)
     except (WalkvError, OSError) as error:
         return _finding("opening", "error", str(error), error=type(error).__name__)
     text = "opens"

@@ -87,7 +87,7 @@ def _open_segments(fs: FileSystem, path: str, since: int, until: int | None) -> 
     """Scanners of the segments that may have something, all open, so that none goes meanwhile."""
     inside = fs.join(path, files.LOG_DIRECTORY)
     for attempt in range(_ATTEMPTS):
-        known = manifest.read(fs, path)
+        known = manifest.look(fs, path)
         names = {first: keep.kept_name(first) for first in keep.kept_segments(fs, inside)}
         names |= {first: segment.file_name(first) for first in known.segments}
         firsts = sorted(names)
@@ -99,7 +99,7 @@ def _open_segments(fs: FileSystem, path: str, since: int, until: int | None) -> 
                 if following is not None and following <= since + 1:
                     continue
                 file = fs.open(fs.join(inside, names[first]))
-                opened.append(Scanner(file, segment.read_header(file, known.store_id)))
+                opened.append(Scanner(file, segment.read_header(file, known.store_id), None))
         except FileNotFoundError:
             for scanner in opened:
                 scanner.file.close()

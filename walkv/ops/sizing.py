@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from walkv.engine.inspect import Progress
 from walkv.engine.store import Store
 from walkv.ops.naming import group_of, kind_of
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(slots=True)

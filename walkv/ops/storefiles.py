@@ -1,7 +1,8 @@
 """The files of a store, looked at without opening it: nothing is locked, changed or replayed.
 
 Invariant: what is said here of a store can be said of one that does not open, as far as its
-manifest can be read.
+manifest can be read. No key is taken, so of an encrypted store it is what the files say: who can
+write to the directory can have them say what they like.
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ from walkv.errors import FormatError
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _CREATED_AT: Final = slice(48, 56)
 """Where headers of segments and snapshots have their time; see ``docs/format.md``."""
-_VERSION_AT: Final = slice(8, 12)
-_ENCRYPTED_VERSION: Final = 2
 
 
 class SegmentFile(NamedTuple):
@@ -107,19 +106,18 @@ def examine(directory: str) -> StoreFiles | None:
         raise FormatError(
             f"{path}: this is a file, and a walkv store is a directory; choose another path",
             path=path,
-            supported=(manifest.FORMAT_VERSION,),
+            supported=manifest.VERSIONS,
         )
     if not os.path.isdir(path) or files.is_new(fs, path):
         return None
-    known = manifest.read(fs, path)
-    with open(fs.join(path, manifest.NAME), "rb") as file:
-        version = int.from_bytes(file.read(_VERSION_AT.stop)[_VERSION_AT], "little")
+    known = manifest.look(fs, path)
+    encrypted = known.ring is not None
     quarantined = _names(fs, fs.join(path, files.QUARANTINE_DIRECTORY))
     inside = [fs.join(path, files.QUARANTINE_DIRECTORY, name) for name in quarantined]
     return StoreFiles(
         path,
-        version,
-        version == _ENCRYPTED_VERSION,
+        manifest.ENCRYPTED_VERSION if encrypted else manifest.FORMAT_VERSION,
+        encrypted,
         known.store_id.hex(),
         _time(known.created_ns),
         tuple(_segments(fs, path, known)),

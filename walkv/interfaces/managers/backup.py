@@ -32,6 +32,7 @@ from walkv.errors import WalkvError
 from walkv.interfaces.managers import copying
 from walkv.interfaces.managers.database import DatabaseManager
 from walkv.interfaces.managers.errors import BackupError, BackupNotFoundError, RestoreError
+from walkv.ops.copying import check_store, copy_store
 
 log = logging.getLogger("walkv")
 
@@ -119,7 +120,7 @@ class BackupManager:
             CorruptionError: the store is damaged.
             ClosedError: it was closed.
             OSError, StoreFailedError: the backup cannot be written.
-        Cost: as ``copying.copy_store``.
+        Cost: as ``walkv.ops.copy``.
         Durability: the backup is durable. Old ones that cannot be deleted are logged, and tried
             again with the next one.
         """
@@ -137,7 +138,10 @@ class BackupManager:
             try:
                 os.mkdir(making)
                 source = self.db_manager.agent.store.engine
-                copied = copying.copy_store(source, os.path.join(making, STORE_NAME), proceed)
+                secret = source.catalog.keyring.secret
+                copied = copy_store(
+                    source, os.path.join(making, STORE_NAME), secret, lambda *_: proceed()
+                )
                 info = {
                     "backup_name": name,
                     "created_at": now.isoformat(timespec="microseconds"),
@@ -256,7 +260,7 @@ class BackupManager:
             if not _is_backup(path) or not os.path.isdir(source):
                 raise BackupNotFoundError(f"{backup_path}: there is no backup here")
             try:
-                copying.check_store(source, self.db_manager.key)
+                check_store(source, self.db_manager.key)
             except WalkvError as error:
                 raise RestoreError(
                     f"{source}: this backup is damaged, and was not restored: {error}"

@@ -1,4 +1,4 @@
-"""Copies of a store: made while it is written to, checked, and put in the place of another one.
+"""A copy of a store is put in the place of another one.
 
 A store is replaced inside its own directory, whose lock is held meanwhile:
 
@@ -9,150 +9,34 @@ Once the new one is complete and durable, the manifest of the old one is removed
 new one takes its place. Then its files are moved up, and its manifest last.
 
 Invariants:
-    1. A copy is a moment of its source: the entries of a prefix of the commits, each with its
-       expiry. It is durable and checked before it gets a name that anyone looks at.
-    2. At every moment of a replacement the directory holds a manifest, with all that this lists, or
+    1. At every moment of a replacement the directory holds a manifest, with all that this lists, or
        else a name that ``walkv.open`` does not know: it opens the old store or the new one, or
        refuses, and never makes an empty one. ``finish_replacement`` puts the new one in place.
-    3. Nothing is replaced while somebody has it open. What is not of a store is left where it is.
+    2. Nothing is replaced while somebody has it open. What is not of a store is left where it is.
 
-Source: copying the files of an open store was rejected: log and snapshots change hands while they
-are copied, and whoever copies would have to know all about it. Renaming whole directories was
-rejected, since there is a moment with nothing at the path, and a store can be made there;
-exchanging two of them at once would do, and not every file system can.
+Source: renaming whole directories was rejected, since there is a moment with nothing at the path,
+and a store can be made there; exchanging two of them at once would do, and not every file system
+can.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from walkv import limits
 from walkv.engine import files, manifest
-from walkv.engine.core import Engine
-from walkv.engine.follower import Follower
 from walkv.engine.keyring import Key
-from walkv.engine.policies import WriteBack
 from walkv.engine.store import open
 from walkv.engine.vfs import Lock, LockHeldError, OsFileSystem
 from walkv.errors import CorruptionError, LockedError
+from walkv.ops.copying import copy_store
 
-_BATCH_BYTES: Final = 1 * limits.MIB
-_BATCH_OPERATIONS: Final = 4096
-_MEMTABLE_BYTES: Final = 16 * limits.MIB
 _CACHE_BYTES: Final = 1 * limits.MIB
 _PART: Final = "RESTORING"
 _WHOLE: Final = "RESTORED.open-it-once-with-DatabaseManager"
-
-
-class Copied(NamedTuple):
-    """What a copy holds.
-
-    Attributes:
-        sequence: the last operation of the source that is in it.
-    """
-
-    entry_count: int
-    sequence: int
-
-
-def copy_store(
-    source: Engine | Follower, target: str, proceed: Callable[[], None] = lambda: None
-) -> Copied:
-    """Make a new store with the entries of another one, which may be written to meanwhile.
-
-    Where that one is encrypted, the copy is, with the same key.
-
-    Args:
-        target: the new store's directory; there is none yet.
-        proceed: called now and then; what it raises ends the copy.
-    Raises:
-        ClosedError: the source was closed meanwhile.
-        CorruptionError: the source is damaged, or the copy is.
-        OSError, StoreFailedError: the copy cannot be written. Whatever is raised, ``target`` may be
-            there in part.
-    Cost: reads the source and writes the copy, then reads the copy. Memory: some batches, and what
-        the source keeps for a view.
-    Durability: the copy is durable.
-    """
-    point = source.pin()
-    key = source.catalog.keyring.secret
-    try:
-        with open(
-            target,
-            sync=WriteBack(),
-            memtable_bytes=_MEMTABLE_BYTES,
-            cache_bytes=_CACHE_BYTES,
-            key=key,
-        ) as copy:
-            lasting_count = _write(source, point, copy.engine, proceed)
-        return Copied(_check(target, lasting_count, key), point.sequence)
-    finally:
-        point.release()
-
-
-def _write(source: Any, point: Any, target: Any, proceed: Callable[[], None]) -> int:
-    """Write the entries of a read point; returns how many of them never expire."""
-    operations: list[Any] = []
-    count = size_bytes = 0
-    # Of the engine, since the public faces do not tell when an entry expires.
-    for keys, items, _ in point.chunks(b"", None):
-        source.check()
-        proceed()
-        now_ms = source.now_ms()
-        for key, item in zip(keys, items, strict=True):
-            if item is None or (type(item) is list and item[0] <= now_ms):
-                continue
-            value = item[1] if type(item) is list else item
-            entry_bytes = len(key) + len(value)
-            full = len(operations) >= 2 * _BATCH_OPERATIONS
-            if operations and (full or size_bytes + entry_bytes > _BATCH_BYTES):
-                target.commit(operations, None)
-                operations, size_bytes = [], 0
-            operations += (key, item)
-            size_bytes += entry_bytes
-            count += value is item
-    if operations:
-        target.commit(operations, None)
-    return count
-
-
-def _check(path: str, lasting_count: int, key: Key | None) -> int:
-    """Read a copy again; returns how many entries it has."""
-    check_store(path, key)
-    found = expiring_count = 0
-    with open(path, read_only=True, cache_bytes=_CACHE_BYTES, key=key) as copy:
-        point = copy.engine.pin()
-        try:
-            for _, items, _ in point.chunks(b"", None):
-                found += sum(type(item) is bytes for item in items)
-                expiring_count += sum(type(item) is list for item in items)
-        finally:
-            point.release()
-    # Those that expire are not held against anything: the copy may have dropped some already.
-    if found != lasting_count:
-        raise CorruptionError(
-            "the copy does not hold what was written to it",
-            path=path,
-            expected=lasting_count,
-            found=found,
-        )
-    return found + expiring_count
-
-
-def check_store(path: str, key: Key | None = None) -> None:
-    """Read every byte of a store that nobody writes to.
-
-    Raises:
-        CorruptionError, FormatError: it is damaged.
-        EncryptionError: this is not its key.
-    """
-    with open(path, read_only=True, cache_bytes=_CACHE_BYTES, key=key) as store:
-        for problem in store.verify().problems:
-            raise problem
 
 
 def replace_store(source: str, path: str, key: Key | None = None) -> None:
@@ -160,7 +44,6 @@ def replace_store(source: str, path: str, key: Key | None = None) -> None:
 
     Args:
         key: of the source; it becomes that of the copy.
-
     Raises:
         LockedError: the store at ``path`` is open.
         FormatError: there is something else than a store at ``path``.
@@ -175,7 +58,8 @@ def replace_store(source: str, path: str, key: Key | None = None) -> None:
         _finish(path)
         try:
             with open(source, read_only=True, cache_bytes=_CACHE_BYTES, key=key) as backup:
-                copy_store(backup.engine, os.path.join(path, _PART))
+                secret = backup.engine.catalog.keyring.secret
+                copy_store(backup.engine, os.path.join(path, _PART), secret)
         except BaseException:
             shutil.rmtree(path if is_new else os.path.join(path, _PART), ignore_errors=True)
             raise

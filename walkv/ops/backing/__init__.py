@@ -8,11 +8,13 @@
     listings      what one backup is
     frames        the frames of a segment, surveyed and handed on
     sources       the files of a store in use, held open
+    contents      what can be checked of a snapshot
     reading       objects, held against what a listing says
     pool          objects, put once and read back
     retention     which backups stay, and how the others go
     making        makes a backup
     plans         which backups lead to a moment
+    rings         the manifests in listings, and the keys in those
     moments       which moment is meant
     restoring     puts a store together
     checking      lists backups, and checks them

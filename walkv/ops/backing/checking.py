@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from walkv.engine import manifest, segment
-from walkv.engine.segment import SegmentHeader
+from walkv.engine.inspect import Progress
+from walkv.engine.keyring import Key, Keyring, Secret
+from walkv.engine.opening import given_secret
 from walkv.engine.vfs import File
-from walkv.errors import CorruptionError, FormatError
-from walkv.ops.backing import frames, listings
+from walkv.errors import CorruptionError, EncryptionError, FormatError
+from walkv.ops.backing import frames, listings, rings
+from walkv.ops.backing.contents import check_snapshot
 from walkv.ops.backing.listings import Listing, Piece, SegmentPart, SnapshotPart, size_of
-from walkv.ops.backing.making import check_snapshot
-from walkv.ops.backing.pacing import Pace, Progress
+from walkv.ops.backing.pacing import Pace
 from walkv.ops.backing.places import open_target
-from walkv.ops.backing.reading import fetched, missing
+from walkv.ops.backing.reading import fetched, is_whole, missing
 from walkv.ops.backing.retention import no_backups
-from walkv.ops.backing.targets import BACKUPS, OBJECTS, Target
+from walkv.ops.backing.targets import OBJECTS, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,9 @@ class BackupsReport:
     Attributes:
         backup_count, object_count, checked_bytes: what was read.
         problems: everything that was found, each once.
+        sealed: names of the backups of an encrypted store of which checksums alone were checked:
+            there is no key, or they are under another one.
+        set_aside: names of the objects that were moved to ``damaged/``.
         damaged: names of the backups that cannot be restored.
     """
 
@@ -68,6 +73,8 @@ class BackupsReport:
     object_count: int
     checked_bytes: int
     problems: tuple[BackupProblem, ...]
+    sealed: tuple[str, ...]
+    set_aside: tuple[str, ...]
 
     @property
     def ok(self) -> bool:
@@ -117,19 +124,28 @@ def backups(target: str | os.PathLike[str]) -> list[BackupInfo]:
 def verify_backups(
     target: str | os.PathLike[str],
     *,
+    key: Key | None = None,
+    set_aside: bool = False,
     progress: Progress | None = None,
     max_bytes_per_second: float | None = None,
 ) -> BackupsReport:
     """Read everything that backups name, and check that each can be restored.
 
     Held against each other are listings, hashes, frames and pages, and the manifests. Goes on after
-    damage, so that the report has all of it. Changes nothing.
+    damage, so that the report has all of it.
 
     Args:
+        key: of an encrypted store; by default ``WALKV_KEY``. What it does not open is checked by
+            checksums alone.
+        set_aside: move damaged objects to ``damaged/``, so that the next backup copies them again,
+            for all that name them, if the store still has what was in them. Else nothing is
+            changed. In an object store, where there are no locks, not while a backup is made: that
+            one may fail then.
         progress: called with bytes checked and bytes to check.
         max_bytes_per_second: most bytes to read a second.
     Raises:
         FileNotFoundError: there are none.
+        EncryptionError: there is a key, and it opens none of them.
         BackupError, OSError: the target cannot be read.
     Cost: reads each object once, through a temporary file.
     """
@@ -138,15 +154,41 @@ def verify_backups(
     names = listings.names(place)
     if not names:
         raise no_backups(place)
-    return _Check(place, pace).run(names)
+    report = _Check(place, given_secret(key), pace).run(names)
+    return replace(report, set_aside=_set_aside(place, report, pace)) if set_aside else report
+
+
+def _set_aside(place: Target, report: BackupsReport, pace: Pace) -> tuple[str, ...]:
+    """Move objects that do not have their hash out of the way."""
+    moved = []
+    paths = {problem.error.path for problem in report.problems}
+    with place.lock(pace):
+        entries = place.entries(OBJECTS)
+        for name in listings.names(place):
+            try:
+                parts = listings.read(place, name).parts()
+            except (CorruptionError, FormatError, FileNotFoundError):
+                continue
+            for part in parts:
+                path = f"{place.path}/{OBJECTS}/{part.object}"
+                if part.object in entries and path in paths:
+                    paths.discard(path)
+                    pace.proceed()
+                    # It may have been put anew since it was checked.
+                    if not is_whole(place, part):
+                        place.set_aside(part.object)
+                        moved.append(part.object)
+    return tuple(moved)
 
 
 class _Check:
     """One look at everything in a target."""
 
-    def __init__(self, place: Target, pace: Pace) -> None:
+    def __init__(self, place: Target, secret: Secret | None, pace: Pace) -> None:
         self._place = place
+        self._secret = secret
         self._pace = pace
+        self._keyrings: dict[str, Keyring | None] = {}
         self._problems: list[BackupProblem] = []
 
     def run(self, names: list[str]) -> BackupsReport:
@@ -155,12 +197,18 @@ class _Check:
             self._pace.proceed()
             try:
                 listing = listings.read(self._place, name)
-                _check_whole(listing, f"{self._place.path}/{BACKUPS}/{name}{listings.SUFFIX}")
+                _check_whole(listing, listings.path_of(self._place, name))
+                self._keyrings[name] = self._keyring(listing)
                 found.append(listing)
             except FileNotFoundError:
                 continue  # removed just now
             except (CorruptionError, FormatError) as error:
                 self._problems.append(BackupProblem(error, (name,)))
+        sealed = [name for name, keyring in self._keyrings.items() if keyring is None]
+        if self._secret is not None and sealed and len(sealed) == len(found):
+            raise rings.other_key(self._place.path)
+        # What several name is checked by one that the key opens, if there is one.
+        found.sort(key=lambda each: each.name in sealed)
         needs: dict[str, list[Listing]] = {}
         for listing in found:
             for name in listing.objects():
@@ -174,7 +222,23 @@ class _Check:
                     checked.add(part.object)
                     users = tuple(each.name for each in needs[part.object])
                     self._check(listing, part, before, users, part.object in entries)
-        return BackupsReport(len(names), len(checked), self._pace.done_bytes, tuple(self._problems))
+        return BackupsReport(
+            len(names),
+            len(checked),
+            self._pace.done_bytes,
+            tuple(self._problems),
+            sealed=tuple(sealed),
+            set_aside=(),
+        )
+
+    def _keyring(self, listing: Listing) -> Keyring | None:
+        """The keys in a listing, as far as the key at hand opens them."""
+        try:
+            return rings.of_listing(self._place, listing, self._secret)[1]
+        except EncryptionError as error:
+            if error.reason != "wrong":
+                raise
+            return None
 
     def _check(
         self,
@@ -184,12 +248,15 @@ class _Check:
         users: tuple[str, ...],
         there: bool,
     ) -> None:
+        path = f"{self._place.path}/{OBJECTS}/{part.object}"
         try:
             if not there:
-                raise missing(f"{self._place.path}/{OBJECTS}/{part.object}")
+                raise missing(path)
             with fetched(self._place, part, self._pace) as file:
                 self._check_content(listing, part, before, file)
         except (CorruptionError, FormatError) as error:
+            # What is read is a copy, of which nobody has to know.
+            error.path = path
             self._problems.append(BackupProblem(error, users))
         self._pace.done_bytes += size_of(part)
         self._pace.proceed()
@@ -201,22 +268,22 @@ class _Check:
         before: tuple[SegmentPart, int] | None,
         file: File,
     ) -> None:
-        store_id = bytes.fromhex(listing.store_id)
+        keyring = self._keyrings[listing.name]
         if isinstance(part, SnapshotPart):
             known = manifest.decode(listing.manifest, listing.name)
             (summary,) = (s for s in known.snapshots if s.snapshot_id == part.snapshot_id)
-            check_snapshot(file, store_id, summary, Pace())
+            check_snapshot(file, known.store_id, summary, keyring, Pace())
             return
         assert before is not None
         owner, next_sequence = before
-        header = SegmentHeader(store_id, owner.salt, owner.first_sequence, owner.created_ns)
+        header = owner.header(listing.store_id)
         if part.start == 0 and file.read(0, segment.HEADER_BYTES) != header.encode():
             raise CorruptionError(
                 "this segment's header is not the one that the listing names",
                 path=f"{self._place.path}/{OBJECTS}/{part.object}",
                 offset_bytes=0,
             )
-        frames.check_piece(file, header, part, next_sequence)
+        frames.check_piece(file, header, part, next_sequence, keyring)
 
 
 def _parts(

@@ -14,12 +14,13 @@ from walkv.errors import BackupError
 from walkv.ops.backing.pacing import CHUNK_BYTES, Pace
 from walkv.ops.backing.targets import (
     BACKUPS,
+    DAMAGED,
     LOCK_NAME,
     OBJECTS,
     Entry,
-    make_directory,
     not_backups,
 )
+from walkv.ops.placing import make_directory
 
 _UNFINISHED: Final = ".tmp"
 _LOST_AND_FOUND: Final = "lost+found"
@@ -91,6 +92,13 @@ class DirectoryTarget:
                 offset += len(data)
         finally:
             file.close()
+
+    def set_aside(self, name: str) -> None:
+        old, new = (os.path.join(self.path, folder) for folder in (OBJECTS, DAMAGED))
+        make_directory(new)
+        self._fs.rename(os.path.join(old, name), os.path.join(new, name))
+        self._fs.sync_directory(new)
+        self._fs.sync_directory(old)
 
     def remove(self, folder: str, names: Iterable[str]) -> None:
         inside = os.path.join(self.path, folder)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from walkv.engine import frame, recovery, segment
 from walkv.engine.frame import Frame
+from walkv.engine.keyring import Keyring
 from walkv.engine.segment import Scanner, SegmentHeader
 from walkv.engine.vfs import File
 from walkv.errors import CorruptionError
@@ -55,9 +56,19 @@ class Shifted:
         return self._start + self._file.size()
 
 
-def scanner_at(file: Any, header: SegmentHeader, start: int, next_sequence: int) -> Scanner:
-    """A scanner at an offset where a frame begins, or the header (0)."""
-    scanner = Scanner(file, header)
+def scanner_at(
+    file: Any,
+    header: SegmentHeader,
+    start: int,
+    next_sequence: int,
+    keyring: Keyring | None = None,
+) -> Scanner:
+    """A scanner at an offset where a frame begins, or the header (0).
+
+    Args:
+        keyring: opens payloads, which else are left as they stand.
+    """
+    scanner = Scanner(file, header, keyring)
     if start:
         scanner.offset, scanner.next_sequence = start, next_sequence
     return scanner
@@ -96,19 +107,25 @@ def mark_at(file: Any, offset: int) -> str:
 
 
 def survey_held(
-    file: File, header: SegmentHeader, start: int, next_sequence: int, tail: bool, pace: Pace
+    file: File,
+    header: SegmentHeader,
+    start: int,
+    next_sequence: int,
+    tail: bool,
+    keyring: Keyring | None,
+    pace: Pace,
 ) -> Stretch:
     """The frames of a store's segment from an offset on, and a verdict on how they end.
 
     Raises:
         CorruptionError: durable frames are damaged, or the segment should be sealed and is not.
     """
-    scanner = scanner_at(file, header, start, next_sequence)
+    scanner = scanner_at(file, header, start, next_sequence, keyring)
     found = survey(scanner, start, pace)
 
     def read_on() -> None:
         nonlocal found
-        found = survey(scanner_at(file, header, start, next_sequence), start, pace)
+        found = survey(scanner_at(file, header, start, next_sequence, keyring), start, pace)
         for _ in scanner.frames():
             pass
 
@@ -169,13 +186,16 @@ def _encoded(found: Frame, salt: int) -> bytes:
     )
 
 
-def check_piece(file: File, header: SegmentHeader, piece: Any, next_sequence: int) -> None:
+def check_piece(
+    file: File, header: SegmentHeader, piece: Any, next_sequence: int, keyring: Keyring | None
+) -> None:
     """Hold a piece, alone in a file, against what its listing says of it.
 
     Raises:
         CorruptionError: it is something else.
     """
-    scanner = scanner_at(Shifted(file, piece.start), header, piece.start, next_sequence)
+    shifted = Shifted(file, piece.start)
+    scanner = scanner_at(shifted, header, piece.start, next_sequence, keyring)
     found = survey(scanner, piece.start, Pace())
     expected = tuple(getattr(piece, name) for name in Stretch._fields)
     if tuple(found) != expected or scanner.offset != scanner.file.size():
@@ -188,16 +208,20 @@ def check_piece(file: File, header: SegmentHeader, piece: Any, next_sequence: in
         )
 
 
-def cut_offset(file: File, header: SegmentHeader, sequence: int) -> tuple[int, int, int]:
+def cut_offset(file: File, header: SegmentHeader, sequence: int, end: int) -> tuple[int, int, int]:
     """Where a segment is to be cut so that a sequence is the last one in it.
 
     Commits are never split: where the sequence is inside of one, the commit is cut off.
 
+    Args:
+        end: where its frames end.
     Returns:
         The offset behind the last commit that is wanted, its last sequence, and its time; the end
         of the header, the sequence before the segment's first, and 0 where none is.
+    Raises:
+        CorruptionError: they end before.
     """
-    scanner = Scanner(file, header)
+    scanner = Scanner(file, header, None)
     offset, reached, time_ns = segment.HEADER_BYTES, header.first_sequence - 1, 0
     for found in scanner.frames():
         if found.kind == frame.COMMIT:
@@ -205,6 +229,9 @@ def cut_offset(file: File, header: SegmentHeader, sequence: int) -> tuple[int, i
             if last > sequence:
                 break
             offset, reached, time_ns = found.end_offset, last, found.time_ns
+    else:
+        if scanner.offset != end:
+            raise recovery.damage(scanner, "this segment does not read back as it was written")
     return offset, reached, time_ns
 
 

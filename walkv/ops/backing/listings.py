@@ -23,6 +23,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ from typing import Any, Final
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from walkv import limits
+from walkv.engine.segment import STORE_ID_BYTES, SegmentHeader
 from walkv.errors import CorruptionError, FormatError
 from walkv.ops.backing.targets import BACKUPS, Target
 
@@ -40,16 +42,19 @@ SUFFIX: Final = ".json"
 _FAMILY: Final = "walkv backup "
 _NAME_TIME: Final = "%Y%m%dT%H%M%S.%fZ"
 _LONGEST: Final = 256 * limits.MIB
+_OBJECT: Final = re.compile(r"[0-9A-Za-z_~-]{1,255}")
+_KINDS: Final[dict[str, type]] = {"int": int, "str": str, "bool": bool}
 
 
 @dataclass(frozen=True, slots=True)
 class SnapshotPart:
-    """A snapshot file in the pool."""
+    """A snapshot file in the pool; ``key_number`` as in its header."""
 
     object: str
     snapshot_id: int
     size_bytes: int
     hash: str
+    key_number: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +86,22 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class SegmentPart:
-    """A segment of the log, up to where it reached."""
+    """A segment of the log, up to where it reached; the first four are those of its header."""
 
     first_sequence: int
     salt: int
     created_ns: int
+    key_number: int
     pieces: tuple[Piece, ...]
+
+    def header(self, store_id: str) -> SegmentHeader:
+        return SegmentHeader(
+            bytes.fromhex(store_id),
+            self.salt,
+            self.first_sequence,
+            self.created_ns,
+            self.key_number,
+        )
 
     @property
     def last(self) -> Piece:
@@ -233,12 +248,46 @@ def decode(data: bytes, path: str, name: str) -> Listing:
         segments = []
         for each in fields["segments"]:
             pieces = tuple(Piece(**piece) for piece in each.pop("pieces"))
-            segments.append(SegmentPart(**each, pieces=pieces))
-        return Listing(**{**fields, "segments": tuple(segments)})
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            segments.append(SegmentPart(**{"key_number": 0, **each}, pieces=pieces))
+        listing = Listing(**{**fields, "segments": tuple(segments)})
+        _check_fields(listing)
+        return listing
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise CorruptionError(
             f"this listing does not decode: {type(error).__name__}: {error}", path=path
         ) from None
+
+
+def _check_fields(listing: Listing) -> None:
+    """See whether a listing is one of which all else may be asked.
+
+    Raises:
+        ValueError, TypeError, ArithmeticError: it is not.
+    """
+    for each in (listing, *listing.parts(), *listing.segments):
+        for field in dataclasses.fields(each):
+            value, kind = getattr(each, field.name), _KINDS.get(str(field.type))
+            if kind is not None and type(value) is not kind:
+                raise TypeError(f"{field.name} is of another type")
+            if kind is int and not 0 <= value < 1 << 64:
+                raise ValueError(f"{field.name} is out of bounds")
+    if len(bytes.fromhex(listing.store_id)) != STORE_ID_BYTES:
+        raise ValueError("the id of the store has another length")
+    if not listing.unsettled or not all(part.pieces for part in listing.segments):
+        raise ValueError("its parts do not make a store: there is no log")
+    for time_ns in (listing.time_ns, *(part.created_ns for part in listing.segments)):
+        moment(time_ns)
+    for name in listing.objects():
+        # It becomes a part of paths.
+        if not _OBJECT.fullmatch(name):
+            raise ValueError(f"an object cannot be called {name[:80]!r}")
 
 
 def names(target: Target) -> list[str]:
@@ -263,7 +312,12 @@ def read(target: Target, name: str, folder: str = BACKUPS) -> Listing:
         FormatError, CorruptionError: see ``decode``.
     """
     data = b"".join(bounded(target.read(folder, name + SUFFIX), _LONGEST))
-    return decode(data, f"{target.path}/{folder}/{name}{SUFFIX}", name)
+    return decode(data, path_of(target, name, folder), name)
+
+
+def path_of(target: Target, name: str, folder: str = BACKUPS) -> str:
+    """Where the listing of a backup is, for messages."""
+    return f"{target.path}/{folder}/{name}{SUFFIX}"
 
 
 def bounded(chunks: Iterable[bytes], most_bytes: int) -> Iterator[bytes]:

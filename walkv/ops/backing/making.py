@@ -3,7 +3,7 @@
 Invariants:
     1. The source is neither locked nor written to, and may be open anywhere.
     2. A damaged file of the source ends the backup with ``CorruptionError``, before anything names
-       a copy of it.
+       a copy of it. A kept segment does not: the store does not need it, and a gap is left there.
     3. Killed at any point, it leaves the backups before as they were, and what it has put is used
        by the next one.
 """
@@ -17,20 +17,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from walkv.engine.snapshot import BlockCache, SnapshotReader
-from walkv.engine.vfs import File, FileSystem
-from walkv.errors import BackupError, CorruptionError
+from walkv.engine.inspect import Progress
+from walkv.engine.keyring import Key
+from walkv.engine.snapshot import layout
+from walkv.engine.vfs import File
+from walkv.errors import BackupError, CorruptionError, FormatError, WalkvError
 from walkv.ops.backing import frames, listings
+from walkv.ops.backing.contents import Checked, check_snapshot, checked
 from walkv.ops.backing.frames import ChangedError, Stretch
 from walkv.ops.backing.listings import Listing, Piece, SegmentPart, SnapshotPart
-from walkv.ops.backing.pacing import CHUNK_BYTES, Pace, Progress
+from walkv.ops.backing.pacing import CHUNK_BYTES, Pace
 from walkv.ops.backing.places import open_target
 from walkv.ops.backing.pool import Pool
 from walkv.ops.backing.retention import Retention, remove
 from walkv.ops.backing.sources import HeldSegment, HeldSnapshot, Source
 from walkv.ops.backing.targets import BACKUPS, Target
+from walkv.ops.keys import secret_for
 
 log = logging.getLogger("walkv")
 
@@ -52,6 +56,10 @@ class BackupReport:
         copied_objects, copied_bytes: what was new.
         skipped_objects, skipped_bytes: what was there already.
         removed: names of older backups that were removed.
+        checked: what was new was held against all that is stored in it, ``"contents"``; or, of an
+            encrypted store without its key, ``"checksums"`` alone.
+        warnings: what was passed over: kept segments that are damaged. Moments before them cannot
+            be restored from this backup.
         elapsed_seconds: time that it took.
     """
 
@@ -64,6 +72,8 @@ class BackupReport:
     skipped_objects: int
     skipped_bytes: int
     removed: tuple[str, ...]
+    checked: Checked
+    warnings: tuple[str, ...]
     elapsed_seconds: float
 
 
@@ -73,6 +83,7 @@ def backup(
     *,
     keep: int | None = None,
     keep_days: float | None = None,
+    key: Key | None = None,
     progress: Progress | None = None,
     max_bytes_per_second: float | None = None,
 ) -> BackupReport:
@@ -83,6 +94,8 @@ def backup(
         target: a directory, or the URL of an object store such as ``s3://bucket/prefix``.
         keep, keep_days: older backups are removed afterwards: all but the newest ``keep`` and those
             of the last ``keep_days`` days. Without either, none is.
+        key: of an encrypted store, which is backed up without one as well, and checked less. By
+            default that of the store, if it is open, or ``WALKV_KEY``.
         progress: called with bytes copied and bytes to copy; what it raises ends the backup.
         max_bytes_per_second: most bytes to read and write a second, checks included.
     Raises:
@@ -90,6 +103,7 @@ def backup(
         CorruptionError: the store is damaged, or something does not read back as it was written.
         BackupError: the target holds something else, or another store's backups, or cannot be
             reached.
+        EncryptionError: there is a key, and it does not fit the store.
         OSError: something could not be read or written. Whatever is raised, the backups before are
             as they were.
     Cost: reads and checks what is new, writes it and reads it back. For a segment or snapshot that
@@ -102,7 +116,7 @@ def backup(
     place = open_target(target)
     _check_apart(path, place)
     pace = Pace(progress, max_bytes_per_second)
-    with Source(path, pace) as source:
+    with Source(path, secret_for(store, key), pace) as source:
         place.prepare()
         with place.lock(pace):
             newest = _newest(place)
@@ -113,7 +127,8 @@ def backup(
                     target=place.path,
                 )
             pool = Pool(place, newest, pace)
-            listing = _Making(source, pool, newest, pace).run()
+            making = _Making(source, pool, newest, pace)
+            listing = making.run()
             if not place.exclusive:
                 pool.check_complete(listing.objects())
             _put_listing(place, listing)
@@ -121,7 +136,7 @@ def backup(
             try:
                 if retention.superfluous(listings.names(place), datetime.now(UTC)):
                     removed = remove(place, retention, pace).removed
-            except (OSError, BackupError, CorruptionError) as error:
+            except (OSError, WalkvError) as error:
                 # The backup is there; the next one, or a prune, tries again.
                 log.warning("walkv: %s: old backups were not removed: %s", place.path, error)
     return BackupReport(
@@ -134,6 +149,8 @@ def backup(
         skipped_objects=pool.skipped_count,
         skipped_bytes=pool.skipped_bytes,
         removed=removed,
+        checked=checked(source.keyring),
+        warnings=tuple(map(str, making.passed_over)),
         elapsed_seconds=time.monotonic() - began,
     )
 
@@ -169,7 +186,11 @@ def _put_listing(place: Target, listing: Listing) -> None:
 
 
 class _Making:
-    """One backup of one source."""
+    """One backup of one source.
+
+    Attributes:
+        passed_over: what is wrong with kept segments.
+    """
 
     def __init__(self, source: Source, pool: Pool, newest: Listing | None, pace: Pace) -> None:
         self._source = source
@@ -177,20 +198,26 @@ class _Making:
         self._newest = newest
         self._pace = pace
         self._earlier: list[Listing] | None = None
+        self.passed_over = source.passed_over
+        for error in self.passed_over:
+            _warn(error)
 
     def run(self) -> Listing:
         source = self._source
         surveyed = self._survey_log()
         missing = [s for s in source.snapshots if not self._has(s)]
         self._pace.expect(sum(s.summary.size_bytes for s in missing))
-        self._pace.expect(sum(new.end - new.start for _, _, new in surveyed if new is not None))
+        for _, pieces, new in surveyed:
+            lost = [piece for piece in pieces if not self._in_pool(piece)]
+            self._pace.expect(sum(piece.end - piece.start for piece in lost))
+            self._pace.expect(0 if new is None else new.end - new.start)
         snapshots = tuple(self._snapshot(each) for each in source.snapshots)
         segments: list[SegmentPart] = []
         for each in surveyed:
             try:
                 segments.append(self._segment(*each))
-            except FileNotFoundError:
-                self._check_settled(each[0])
+            except (FileNotFoundError, CorruptionError) as error:
+                self._leave_gap(each[0], error)
                 segments.clear()
         settled = source.manifest.last_sequence
         newest_name = None if self._newest is None else self._newest.name
@@ -218,11 +245,13 @@ class _Making:
         identity = _snapshot_identity(held)
         found = self._pool.has(identity, size_bytes)
         if found is None:
-            check_snapshot(held.file, self._source.store_id, held.summary, self._pace)
+            source = self._source
+            check_snapshot(held.file, source.store_id, held.summary, source.keyring, self._pace)
             found = self._pool.add(identity, size_bytes, lambda: _whole(held.file))
         else:
             self._pool.skip(size_bytes)
-        return SnapshotPart(found[0], held.summary.snapshot_id, size_bytes, found[1])
+        header = layout.decode_header(held.file.read(0, layout.HEADER_BYTES), held.file.path)
+        return SnapshotPart(found[0], header.snapshot_id, size_bytes, found[1], header.key_number)
 
     # -- the log ---------------------------------------------------------------------------------
 
@@ -244,18 +273,24 @@ class _Making:
                 surveyed.clear()  # kept ones with a gap behind them lead nowhere
             try:
                 pieces, new, expected_first = self._survey_segment(held)
-            except FileNotFoundError:
-                self._check_settled(held)
+            except (FileNotFoundError, CorruptionError) as error:
+                self._leave_gap(held, error)
                 surveyed.clear()
                 expected_first = None
                 continue
             surveyed.append((held, pieces, new))
         return surveyed
 
-    def _check_settled(self, held: HeldSegment) -> None:
-        """A segment is kept no more, so those before it lead nowhere either; or raise again."""
+    def _leave_gap(self, held: HeldSegment, error: FileNotFoundError | CorruptionError) -> None:
+        """Go on without a segment that is kept no more, or is damaged; those before it lead
+        nowhere then. Raises the error where the store needs the segment, or it is not to blame."""
         if held.header.first_sequence >= self._source.manifest.segments[0]:
-            raise  # called while it is handled
+            raise error
+        if isinstance(error, CorruptionError):
+            if error.path != held.file.path:
+                raise error
+            self.passed_over.append(error)
+            _warn(error)
 
     def _survey_segment(self, held: HeldSegment) -> tuple[tuple[Piece, ...], Stretch | None, int]:
         """The pieces that there are, the stretch that is new, and the sequence that follows."""
@@ -272,11 +307,17 @@ class _Making:
 
     def _survey(self, held: HeldSegment, start: int, next_sequence: int) -> Stretch:
         return frames.survey_held(
-            held.file, held.header, start, next_sequence, held.tail, self._pace
+            held.file,
+            held.header,
+            start,
+            next_sequence,
+            held.tail,
+            self._source.keyring,
+            self._pace,
         )
 
     def _known_pieces(self, held: HeldSegment) -> tuple[Piece, ...]:
-        """The pieces in the pool that this segment begins with."""
+        """The pieces that this segment begins with, by what listings say."""
         identity = (held.header.first_sequence, held.header.salt)
         best: tuple[Piece, ...] = ()
         for listing in self._listings_with(held):
@@ -303,8 +344,7 @@ class _Making:
     def _common(self, part: SegmentPart, held: HeldSegment) -> tuple[Piece, ...]:
         for count in range(len(part.pieces), 0, -1):
             last = part.pieces[count - 1]
-            same = frames.mark_at(held.file, last.mark_offset) == last.mark
-            if same and all(self._in_pool(piece) for piece in part.pieces[:count]):
+            if frames.mark_at(held.file, last.mark_offset) == last.mark:
                 return part.pieces[:count]
         return ()
 
@@ -314,12 +354,34 @@ class _Making:
     def _segment(
         self, held: HeldSegment, pieces: tuple[Piece, ...], new: Stretch | None
     ) -> SegmentPart:
+        next_sequence = held.header.first_sequence
         for piece in pieces:
-            self._pool.skip(piece.end - piece.start)
+            if self._in_pool(piece):
+                self._pool.skip(piece.end - piece.start)
+            else:
+                self._put_again(held, piece, next_sequence)
+            next_sequence = piece.next_sequence
         if new is not None:
             pieces = (*pieces, self._piece(held, pieces, new))
         header = held.header
-        return SegmentPart(header.first_sequence, header.salt, header.created_ns, pieces)
+        return SegmentPart(
+            header.first_sequence, header.salt, header.created_ns, header.key_number, pieces
+        )
+
+    def _put_again(self, held: HeldSegment, piece: Piece, next_sequence: int) -> None:
+        """Put a piece that is missing from the pool, for all the backups that name it."""
+
+        def chunks() -> Iterator[bytes]:
+            return frames.bytes_of(held.file, held.header, piece, next_sequence)
+
+        try:
+            self._pool.put_again(piece.object, piece.hash, piece.end - piece.start, chunks)
+        except ChangedError:
+            raise CorruptionError(
+                "this segment does not hold any more what was backed up of it",
+                path=held.file.path,
+                offset_bytes=piece.start,
+            ) from None
 
     def _piece(self, held: HeldSegment, before: tuple[Piece, ...], new: Stretch) -> Piece:
         start, next_sequence = _after(before, held)
@@ -341,6 +403,10 @@ class _Making:
         raise CorruptionError("this segment has changed each time it was read", path=held.file.path)
 
 
+def _warn(error: CorruptionError | FormatError) -> None:
+    log.warning("walkv: backed up without a kept segment and those before it: %s", error)
+
+
 def _after(pieces: tuple[Piece, ...], held: HeldSegment) -> tuple[int, int]:
     """Where a segment goes on behind some pieces: the offset and the next sequence."""
     if not pieces:
@@ -358,33 +424,3 @@ def _whole(file: File) -> Iterator[bytes]:
     while data := file.read(offset, CHUNK_BYTES):
         yield data
         offset += len(data)
-
-
-class _Only:
-    """A file system of one file, which is open already."""
-
-    def __init__(self, file: File) -> None:
-        self._file = file
-
-    def open(self, path: str, *, writable: bool = False) -> File:
-        return self._file
-
-
-def check_snapshot(file: File, store_id: bytes, expected: Any, pace: Pace) -> None:
-    """Read every page of a snapshot and hold it against its checksum.
-
-    Args:
-        expected: the summary in the manifest.
-    Raises:
-        CorruptionError, FormatError: it is damaged, or another one.
-    """
-    fs = cast(FileSystem, _Only(file))
-    reader = SnapshotReader(fs, file.path, store_id, expected.snapshot_id, BlockCache(0))
-    if reader.summary != expected:
-        raise CorruptionError(
-            "this snapshot is not the one the manifest names",
-            path=file.path,
-            expected=expected,
-            found=reader.summary,
-        )
-    reader.check(pace.passed)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from walkv.engine import segment
 from walkv.errors import BackupError, CorruptionError
 from walkv.ops.backing import frames, listings
 from walkv.ops.backing.listings import Listing, Piece, SegmentPart
 from walkv.ops.backing.pacing import Pace
-from walkv.ops.backing.plans import Plan, Planner
+from walkv.ops.backing.plans import Moment, Plan, Planner
 from walkv.ops.backing.reading import fetched
 from walkv.ops.backing.retention import no_backups
 from walkv.ops.backing.targets import Target
@@ -21,14 +19,6 @@ log = logging.getLogger("walkv")
 
 _TOLD: Final = 3
 """So many stretches a message names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A sequence, and the plan that leads there."""
-
-    plan: Plan
-    sequence: int
 
 
 def find(
@@ -47,7 +37,7 @@ def find(
     if sequence is not None:
         plan = planner.to_sequence(sequence)
         if plan is not None:
-            return Moment(plan, sequence)
+            return Moment(plan, sequence, tuple(found))
         raise _unreachable(place, planner, f"sequence {sequence:,}")
     assert time_ns is not None
     moment = _Times(place, planner, pace).find(found, time_ns)
@@ -57,7 +47,8 @@ def find(
 
 
 def _whole(listing: Listing) -> Moment:
-    return Moment(Plan(listing, listing, listing.unsettled, (listing.name,)), listing.sequence)
+    plan = Plan(listing, listing, listing.unsettled, (listing,))
+    return Moment(plan, listing.sequence, (listing,))
 
 
 def _listings(place: Target, backup: str | None, newest_only: bool, pace: Pace) -> list[Listing]:
@@ -121,17 +112,48 @@ class _Times:
         """
         best: tuple[int, str] | None = None
         best_moment = None
+        unknown: list[Listing] = []
         for history in found:
             looked_at = history.time_ns // 1000 * 1000 + 999  # as exact as the time asked for
-            if looked_at < time_ns or history.segments[0].created_ns > time_ns:
+            if looked_at < time_ns:
+                continue
+            if history.segments[0].created_ns > time_ns:
+                unknown.append(history)
                 continue
             sequence, reached_ns = self._until(history, time_ns)
+            plan = self._planner.reaching(history, sequence)
             rank = reached_ns, history.name
-            if best is None or rank > best:
-                plan = self._planner.reaching(history, sequence)
-                if plan is not None:
-                    best, best_moment = rank, Moment(plan, sequence)
+            if plan is None:
+                unknown.append(history)
+            elif best is None or rank > best:
+                best, best_moment = rank, Moment(plan, sequence, tuple(found))
+        if best_moment is not None:
+            self._check_known(best_moment, unknown, time_ns)
         return best_moment
+
+    def _check_known(self, moment: Moment, unknown: list[Listing], time_ns: int) -> None:
+        """Refuse what may not have been the store at that time.
+
+        A store that was restored goes on in a new segment. What it was restored over had perhaps
+        gone on before the time, in segments that no backup has.
+        """
+        history = moment.plan.history
+        following = next(
+            (s for s in history.segments if s.last.next_sequence > moment.sequence + 1), None
+        )
+        if following is not None and following.created_ns <= time_ns:
+            return
+        known = {part.identity for part in self._planner.chain(history)}
+        for other in unknown:
+            ahead = other.name < history.name and other.settled_sequence > moment.sequence
+            if ahead and other.unsettled[0].identity not in known:
+                raise BackupError(
+                    f"{self._place.path}: {history.name} is of a store that had been restored, and "
+                    "what was there before it may have gone on until then: see "
+                    f"{other.name}, whose log does not reach back so far; to restore the former, "
+                    "name it",
+                    target=self._place.path,
+                )
 
     def _until(self, history: Listing, time_ns: int) -> tuple[int, int]:
         """Last sequence and time of the commits that precede the first one later than a time."""
@@ -154,12 +176,7 @@ class _Times:
     ) -> tuple[int, int]:
         if piece.object not in self._found:
             with fetched(self._place, piece, self._pace) as file:
-                header = segment.SegmentHeader(
-                    bytes.fromhex(history.store_id),
-                    part.salt,
-                    part.first_sequence,
-                    part.created_ns,
-                )
+                header = part.header(history.store_id)
                 self._found[piece.object] = frames.commits_until(
                     file, header, piece, next_sequence, time_ns
                 )

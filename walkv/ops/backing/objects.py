@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 from walkv import limits
 from walkv.errors import BackupError
 from walkv.ops.backing.pacing import CHUNK_BYTES, Pace
-from walkv.ops.backing.targets import BACKUPS, OBJECTS, REMOVED, Entry, not_backups
+from walkv.ops.backing.targets import BACKUPS, DAMAGED, OBJECTS, REMOVED, Entry, not_backups
 
 T = TypeVar("T")
 
@@ -98,6 +98,10 @@ class ObjectTarget:
             if data is None:
                 return
             yield bytes(data)
+
+    def set_aside(self, name: str) -> None:
+        # There is no renaming: this copies, and then deletes.
+        self._try(lambda: self._store.rename(f"{OBJECTS}/{name}", f"{DAMAGED}/{name}"))
 
     def remove(self, folder: str, names: Iterable[str]) -> None:
         paths = [f"{folder}/{name}" for name in names]

@@ -8,13 +8,10 @@ Invariants:
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Final
 
 from walkv import limits
-
-Progress = Callable[[int, int], None]
-"""Called with bytes done so far, and bytes in all."""
+from walkv.engine.inspect import Progress
 
 CHUNK_BYTES: Final = 1 * limits.MIB
 """How much is read and written at once."""

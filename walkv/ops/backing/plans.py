@@ -35,13 +35,13 @@ class Plan:
         base: the listing whose snapshots are used; None for a store from its very beginning.
         history: the listing whose segments lead to the moment.
         segments: those from the base on, up to the end of the history.
-        used: names of the listings that something is taken from, the newest first.
+        used: the listings that something is taken from, the newest first.
     """
 
     base: Listing | None
     history: Listing
     segments: tuple[SegmentPart, ...]
-    used: tuple[str, ...]
+    used: tuple[Listing, ...]
 
     @property
     def settled_sequence(self) -> int:
@@ -52,6 +52,15 @@ class Plan:
     def settled_ns(self) -> int:
         """When what is settled in the base was over: its log begins then."""
         return self.segments[0].created_ns
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A sequence, the plan that leads there, and the listings that were looked at for it."""
+
+    plan: Plan
+    sequence: int
+    found: tuple[Listing, ...]
 
 
 class Planner:
@@ -77,20 +86,24 @@ class Planner:
             found.setdefault(0, _plan(None, history, chain, owners))
         return sorted(found.values(), key=lambda plan: plan.settled_sequence, reverse=True)
 
-    def _chain(self, history: Listing) -> tuple[tuple[SegmentPart, ...], tuple[str, ...]]:
+    def _chain(self, history: Listing) -> tuple[tuple[SegmentPart, ...], tuple[Listing, ...]]:
         """The segments of a history from as early on as there are any, and whose each one is."""
         chain = history.segments
-        owners = (history.name,) * len(chain)
+        owners = (history,) * len(chain)
         while True:
             longest: tuple[SegmentPart, ...] = ()
-            owner = ""
+            owner = history
             for listing in self._listings:
                 before = _before(listing, chain[0])
                 if before and (not longest or before[0].first_sequence < longest[0].first_sequence):
-                    longest, owner = before, listing.name
+                    longest, owner = before, listing
             if not longest:
                 return chain, owners
             chain, owners = (*longest, *chain), ((owner,) * len(longest) + owners)
+
+    def chain(self, history: Listing) -> tuple[SegmentPart, ...]:
+        """The segments of a history from as early on as there are any."""
+        return self._chain(history)[0]
 
     def to_sequence(self, sequence: int) -> Plan | None:
         """A plan for a sequence: in the newest history that has it."""
@@ -122,10 +135,11 @@ def _plan(
     base: Listing | None,
     history: Listing,
     segments: tuple[SegmentPart, ...],
-    owners: tuple[str, ...],
+    owners: tuple[Listing, ...],
 ) -> Plan:
-    names = {history.name, *owners} if base is None else {history.name, base.name, *owners}
-    return Plan(base, history, segments, tuple(sorted(names, reverse=True)))
+    used = {each.name: each for each in (history, base or history, *owners)}
+    newest_first = sorted(used, reverse=True)
+    return Plan(base, history, segments, tuple(used[name] for name in newest_first))
 
 
 def _before(listing: Listing, first: SegmentPart) -> tuple[SegmentPart, ...]:

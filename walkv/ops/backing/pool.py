@@ -86,14 +86,18 @@ class Pool:
         self.skipped_bytes += size_bytes
 
     def add(self, identity: str, size_bytes: int, chunks: Chunks) -> tuple[str, str]:
-        """Put an object that no listing names; returns its name and hash.
+        """Put an object that is not there; returns its name and hash.
 
-        It counts among what the pace expects.
+        It counts among what the pace expects. One that a listing names and that is missing gets
+        its name back.
 
         Raises:
             CorruptionError: it does not read back as it was put.
             Whatever ``chunks`` raises.
         """
+        known = self._known.get(identity)
+        if known is not None and known[0] not in self._entries:
+            return known[0], self._put(known[0], size_bytes, chunks)
         name = identity
         if identity in self._entries:
             if not self._is_ours(identity):
@@ -105,6 +109,23 @@ class Pool:
                     self.skip(size_bytes)
                     return identity, found
         return name, self._put(name, size_bytes, chunks)
+
+    def put_again(self, name: str, digest: str, size_bytes: int, chunks: Chunks) -> None:
+        """Put an object that listings name, with this hash, and that is missing.
+
+        Raises:
+            CorruptionError: it is another one, or does not read back as it was put.
+            Whatever ``chunks`` raises.
+        """
+        found = self._put(name, size_bytes, chunks)
+        if found != digest:
+            self._target.remove(OBJECTS, [name])
+            raise CorruptionError(
+                "this object is not what it was",
+                path=f"{self._target.path}/{OBJECTS}/{name}",
+                expected=digest,
+                found=found,
+            )
 
     def _is_ours(self, name: str) -> bool:
         age_seconds = self._began - self._entries[name].modified

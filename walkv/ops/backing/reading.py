@@ -37,6 +37,16 @@ def read_object(place: Target, part: SnapshotPart | Piece) -> Iterator[bytes]:
         )
 
 
+def is_whole(place: Target, part: SnapshotPart | Piece) -> bool:
+    """Whether an object is what the listing says of it. Cost: reads it."""
+    try:
+        for _ in read_object(place, part):
+            pass
+    except CorruptionError:
+        return False
+    return True
+
+
 def missing(path: str) -> CorruptionError:
     return CorruptionError(
         "a backup names this object, and it is missing",

@@ -7,7 +7,8 @@ Invariants:
     3. In an object store, which has no locks, a listing is moved to ``removed/``, where it protects
        what it names for ``GRACE_SECONDS``; and what no listing names stays as long. So a backup
        that is being made finds everything that it found when it began.
-    4. Where a listing is damaged, no objects go: nobody knows which ones it names.
+    4. Where a listing that is to stay is damaged, nothing goes: nobody knows which objects it
+       names, nor can anything be restored from it.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from walkv.engine.inspect import Progress
 from walkv.errors import CorruptionError
 from walkv.ops.backing import listings
-from walkv.ops.backing.pacing import Pace, Progress
+from walkv.ops.backing.pacing import Pace
 from walkv.ops.backing.places import open_target
 from walkv.ops.backing.pool import GRACE_SECONDS
 from walkv.ops.backing.targets import BACKUPS, OBJECTS, REMOVED, Target
@@ -50,8 +52,8 @@ class Retention:
             return []
         stay = set(names[: self.keep or 1])
         if self.keep_days is not None:
-            since = now - timedelta(days=self.keep_days)
-            stay |= {name for name in names if listings.named_time(name) >= since}
+            longest = timedelta(days=self.keep_days)
+            stay |= {name for name in names if now - listings.named_time(name) <= longest}
         return [name for name in names if name not in stay]
 
 
@@ -105,6 +107,11 @@ def remove(place: Target, retention: Retention, pace: Pace) -> PruneReport:
     """As ``prune_backups``, for who has the lock."""
     names = listings.names(place)
     doomed = retention.superfluous(names, datetime.now(UTC))
+    for name in names if doomed else ():
+        # One that cannot be read must not stay in the place of one that can.
+        pace.proceed()
+        if name not in doomed:
+            _objects(place, BACKUPS, name)
     if not place.exclusive:
         for name in doomed:
             pace.proceed()
@@ -118,14 +125,7 @@ def remove(place: Target, retention: Retention, pace: Pace) -> PruneReport:
     needed: set[str] = set()
     for folder, name in _protecting(place, long_ago):
         pace.proceed()
-        try:
-            needed |= listings.read(place, name, folder).objects().keys()
-        except FileNotFoundError:
-            continue
-        except CorruptionError as error:
-            raise CorruptionError(
-                f"{error.reason}; nothing that backups name was removed", path=error.path
-            ) from error
+        needed |= _objects(place, folder, name)
     unused = [
         name
         for name, entry in entries.items()
@@ -133,6 +133,18 @@ def remove(place: Target, retention: Retention, pace: Pace) -> PruneReport:
     ]
     place.remove(OBJECTS, unused)
     return PruneReport(tuple(doomed), len(unused), sum(entries[n].size_bytes for n in unused))
+
+
+def _objects(place: Target, folder: str, name: str) -> set[str]:
+    """What a listing names; nothing if it was removed just now."""
+    try:
+        return set(listings.read(place, name, folder).objects())
+    except FileNotFoundError:
+        return set()
+    except CorruptionError as error:
+        raise CorruptionError(
+            f"{error.reason}; nothing that backups name was removed", path=error.path
+        ) from error
 
 
 def _protecting(place: Target, long_ago: float) -> list[tuple[str, str]]:

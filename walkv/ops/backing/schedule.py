@@ -9,12 +9,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from walkv.engine.keyring import Key
 from walkv.engine.vfs import OsFileSystem
 from walkv.errors import WalkvError
 from walkv.ops.backing import listings
 from walkv.ops.backing.making import BackupReport, backup
 from walkv.ops.backing.places import open_target
 from walkv.ops.backing.retention import Retention
+from walkv.ops.keys import engine_of
 
 log = logging.getLogger("walkv")
 
@@ -35,7 +37,7 @@ class BackupSchedule:
     and makes none.
 
     Args:
-        store, target, keep, keep_days: as for ``backup``.
+        store, target, keep, keep_days, key: as for ``backup``.
         every_seconds: from the end of one backup to the next.
         on_error: called in the thread with what went wrong.
     Raises:
@@ -54,6 +56,7 @@ class BackupSchedule:
         every_seconds: float,
         keep: int | None = None,
         keep_days: float | None = None,
+        key: Key | None = None,
         on_error: Callable[[Exception], None] | None = None,
     ) -> None:
         if not 0 < every_seconds <= threading.TIMEOUT_MAX:
@@ -65,6 +68,10 @@ class BackupSchedule:
         self.last_error: Exception | None = None
         self.last_report: BackupReport | None = None
         self._keep, self._keep_days = keep, keep_days
+        # Not the store itself, which somebody may let go of.
+        engine = engine_of(store)
+        self._keyring = None if engine is None else engine.catalog.keyring
+        self._given = key
         self._on_error = on_error
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = threading.Thread(
@@ -113,6 +120,7 @@ class BackupSchedule:
                     self.target,
                     keep=self._keep,
                     keep_days=self._keep_days,
+                    key=self._key(),
                     progress=self._proceed,
                 )
                 self.last_error = None
@@ -121,6 +129,12 @@ class BackupSchedule:
             except Exception as error:  # noqa: BLE001  # kept, logged and told; nobody else is there
                 wait_seconds = self.every_seconds
                 self._failed(error)
+
+    def _key(self) -> Key | None:
+        """What was given, or what opens the store now."""
+        if self._given is None and self._keyring is not None:
+            return self._keyring.secret
+        return self._given
 
     def _failed(self, error: Exception) -> None:
         self.last_error = error

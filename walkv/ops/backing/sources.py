@@ -13,18 +13,20 @@ rejected: it needs the same file system, and leaves links behind when the proces
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Final, NamedTuple, Self, cast
 
 from walkv import limits
 from walkv.engine import files, keep, manifest, segment, snapshot
+from walkv.engine.keyring import Keyring, Secret
 from walkv.engine.manifest import Manifest
 from walkv.engine.segment import SegmentHeader
 from walkv.engine.snapshot import SnapshotSummary
 from walkv.engine.vfs import File, OsFileSystem
-from walkv.errors import CorruptionError
+from walkv.errors import CorruptionError, FormatError
 from walkv.ops.backing.pacing import Pace
+from walkv.ops.backing.rings import unlocked
 
 _ATTEMPTS: Final = 200
 _LONGEST_KEEP: Final = 64 * limits.KIB
@@ -55,23 +57,29 @@ class Source:
         FileNotFoundError: there is no store.
         FormatError: not a store, or of a format that this version does not read.
         CorruptionError: the manifest is damaged, or a file that it names is missing.
+        EncryptionError: the key does not fit the store.
 
     Attributes:
         time_ns: when it was looked at.
         manifest, manifest_bytes: decoded, and as it was.
+        keyring: the store's keys; None where it is encrypted and there is no key.
         keep_bytes: what ``log/KEEP`` holds, or None.
         snapshots: as the manifest names them.
         segments: kept ones first, then those the manifest names; each continues the one before.
+        passed_over: what is wrong with a kept segment. It leaves a gap, and nothing else needs it.
     """
 
     manifest: Manifest
     manifest_bytes: bytes
+    keyring: Keyring | None
     keep_bytes: bytes | None
     snapshots: list[HeldSnapshot]
     segments: list[HeldSegment]
+    passed_over: list[CorruptionError | FormatError]
 
-    def __init__(self, path: str, pace: Pace) -> None:
+    def __init__(self, path: str, secret: Secret | None, pace: Pace) -> None:
         self._fs = OsFileSystem()
+        self._secret = secret
         self.path = self._fs.absolute(path)
         if not self._fs.is_directory(self.path) or files.is_new(self._fs, self.path):
             raise FileNotFoundError(2, "there is no walkv store here", self.path)
@@ -96,7 +104,8 @@ class Source:
         self._fingerprint = fs.fingerprint(manifest_path)
         self.time_ns = fs.wall_time_ns()
         self.manifest_bytes = fs.read_file(manifest_path, limits.MAX_MANIFEST_BYTES)
-        self.manifest = known = manifest.decode(self.manifest_bytes, manifest_path)
+        self.manifest, self.keyring = unlocked(self.manifest_bytes, manifest_path, self._secret)
+        known = self.manifest
         log_directory = fs.join(path, files.LOG_DIRECTORY)
         self.snapshots = [
             HeldSnapshot(
@@ -118,6 +127,7 @@ class Source:
         fs = self._fs
         logged = set(filter(None, map(segment.parse_file_name, fs.list(log_directory))))
         held = []
+        self.passed_over = []
         for first in sorted({*keep.kept_segments(fs, log_directory), *logged}, reverse=True):
             if first < oldest:
                 file = cast(File, _Reopened(fs, log_directory, first))
@@ -125,6 +135,9 @@ class Source:
                     held.append(HeldSegment(self._header(file, first), file, False))
                 except FileNotFoundError:
                     break  # the oldest are removed as time goes by
+                except (CorruptionError, FormatError) as error:
+                    self.passed_over.append(error)
+                    break
         return held[::-1]
 
     def _unchanged(self) -> bool:
@@ -194,14 +207,19 @@ class _Reopened:
 
     @contextmanager
     def _opened(self) -> Iterator[File]:
-        try:
-            file = self._fs.open(self.path)
-        except FileNotFoundError:
-            file = self._fs.open(self._fs.join(self._log_directory, segment.file_name(self._first)))
+        file = self._open()
         try:
             yield file
         finally:
             file.close()
+
+    def _open(self) -> File:
+        # By the name that it keeps last: it may get that while it is looked for under the other.
+        unsettled = self._fs.join(self._log_directory, segment.file_name(self._first))
+        for path in (self.path, unsettled):
+            with suppress(FileNotFoundError):
+                return self._fs.open(path)
+        return self._fs.open(self.path)
 
     def read(self, offset_bytes: int, size_bytes: int) -> bytes:
         with self._opened() as file:

@@ -3,6 +3,7 @@
     backups/<name>.json     one listing a backup
     removed/<name>.json     listings of backups that were removed, for a while; object stores only
     objects/<name>          what the listings name
+    damaged/<name>          objects that were found damaged, and set aside
     LOCK                    held while a backup is made or removed; directories only
 
 Invariants:
@@ -18,18 +19,17 @@ and the same layout serves both.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Final, NamedTuple, Protocol
 
-from walkv.engine.vfs import OsFileSystem
 from walkv.errors import BackupError
 from walkv.ops.backing.pacing import Pace
 
 BACKUPS: Final = "backups"
 REMOVED: Final = "removed"
 OBJECTS: Final = "objects"
+DAMAGED: Final = "damaged"
 LOCK_NAME: Final = "LOCK"
 
 
@@ -64,6 +64,9 @@ class Target(Protocol):
     def read(self, folder: str, name: str) -> Iterator[bytes]:
         """The bytes under a name, in pieces; ``FileNotFoundError`` if there is none."""
 
+    def set_aside(self, name: str) -> None:
+        """Move an object to ``damaged/``, durably, over what may be there of this name."""
+
     def remove(self, folder: str, names: Iterable[str]) -> None:
         """Take names away, durably; those that are not there do not matter."""
 
@@ -77,13 +80,3 @@ def not_backups(path: str, name: str) -> BackupError:
         "empty place",
         target=path,
     )
-
-
-def make_directory(path: str) -> None:
-    """Make a directory and those above it, each with a durable name."""
-    if not os.path.isdir(path):
-        above = os.path.dirname(path)
-        make_directory(above)
-        fs = OsFileSystem()
-        fs.make_directory(path)
-        fs.sync_directory(above)

@@ -26,7 +26,7 @@ def verify_indexes(store: Store) -> list[str]:
         CodecError, FormatError: the registry cannot be read, or is of a newer version.
     Cost: reads all records, and looks up each index entry.
     """
-    with _key_value(store).view() as view:
+    with key_value(store).view() as view:
         return [mend.line for mend in _mends(view)]
 
 
@@ -41,29 +41,36 @@ def rebuild_indexes(store: Store) -> list[str]:
         CodecError, FormatError: the registry cannot be read, or is of a newer version.
     Cost: that of ``verify_indexes``, and one commit for every 256 disagreements.
     """
-    kv = _key_value(store)
-    lines = []
+    kv = key_value(store)
     with kv.view() as view:
-        mends = (mend for mend in _mends(view) if mend.key)
-        while some := list(islice(mends, _AT_ONCE)):
-            _, ticket = kv.transact(lambda tx, some=some: _write(tx, some), None)  # type: ignore[misc]
-            if ticket is not None:
-                ticket.wait()
-            lines += [mend.line for mend in some]
+        return end(kv, _mends(view))
+
+
+def end(kv: KeyValue, mends: Iterator[Mend]) -> list[str]:
+    """End those disagreements that can be ended; returns a line each."""
+    lines = []
+    possible = (mend for mend in mends if mend.key)
+    while some := list(islice(possible, _AT_ONCE)):
+        _, ticket = kv.transact(lambda tx, some=some: _write(tx, some), None)  # type: ignore[misc]
+        if ticket is not None:
+            ticket.wait()
+        lines += [mend.line for mend in some]
     return lines
 
 
-def _key_value(store: Store) -> KeyValue:
+def key_value(store: Store) -> KeyValue:
+    """A store as namespaces see it."""
     return cast(KeyValue, ExclusiveStore(store.engine))
 
 
 def _mends(reader: Reader) -> Iterator[Mend]:
     known = registry.read(reader)
-    for name in _names(reader):
+    for name in names(reader):
         if name not in known:
             yield Mend(
-                f"{name}: it has entries, and the store's registry does not know it: what its "
-                "records are is lost; do not write to it before the registry is back"
+                f"{name}: it has entries, and the store's registry does not know it, so what its "
+                "records are is lost; if you have the code that declares it as it was, call "
+                "walkv.ops.rebuild_registry(store, [declaration]), or else delete it"
             )
     for name, entry in sorted(known.items()):
         table = Table(name, entry)
@@ -74,7 +81,7 @@ def _mends(reader: Reader) -> Iterator[Mend]:
             yield from checkpoints.mends(table, reader)
 
 
-def _names(reader: Reader) -> Iterator[str]:
+def names(reader: Reader) -> Iterator[str]:
     """The namespaces that have entries. Cost: a look-up each."""
     start = b"\0\1"
     while key := next(reader.scan(start=start, stop=b"\1", limit=1, keys_only=True), None):

@@ -175,7 +175,9 @@ def read_item(reader: FileReader, document: Document, known: Mapping[str, Entry]
     (kind,) = what
     namespace = value.get("namespace", "")
     fields = value[kind]
-    entry = known.get(namespace) if type(namespace) is str else None
+    if type(namespace) is not str:
+        _fail(reader, document.start, f"a {kind} of a namespace that is no text")
+    entry = known.get(namespace)
     if (kind == items.ENTRY) != (namespace == "") or (namespace and entry is None):
         _fail(reader, document.start, f"a {kind} of a namespace that the file does not state")
     newest = len(entry.layouts) - 1 if entry is not None else 0
@@ -190,6 +192,9 @@ def read_item(reader: FileReader, document: Document, known: Mapping[str, Entry]
         _fail(reader, document.start, f"this {kind} has not the fields that it is to have")
     if kind == items.ENTRY and not all(type(each) is bytes for each in fields.values()):
         _fail(reader, document.start, "a key or a value is no bytes")
+    counted = [*fields.values()][1:] if kind == items.HEAD else []
+    if not all(type(each) is int and 0 <= each < 1 << 63 for each in counted):
+        _fail(reader, document.start, "a number of this head is none")
     try:
         items.place(item, () if entry is None else entry.key)
     except (TypeError, ValueError, OverflowError) as error:

@@ -11,11 +11,12 @@ Invariants:
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, BinaryIO, Final
 
+from walkv.engine.inspect import Progress
 from walkv.engine.store import Store
 from walkv.engine.vfs import OsFileSystem
 from walkv.namespaces.registry import Entry
@@ -31,9 +32,6 @@ from walkv.ops.moving.documents import (
 from walkv.ops.moving.framing import FORMATS, Checksum, Cut, FileReader
 from walkv.ops.moving.items import Item, Tally, is_counted, place
 from walkv.ops.moving.moment import Moment
-
-Progress = Callable[[int, int], None]
-"""Called with how much is done, and how much there is."""
 
 PART: Final = ".part"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -150,15 +148,21 @@ def _write_file(work: _Export, path: str, resume: bool) -> None:
             _finish(work, file)
     else:
         try:
-            with open(part, "xb") as file:
+            with open(part, "xb", opener=_private if work.has_secrets else None) as file:
                 work.begin(file)
                 _finish(work, file)
         except FileExistsError:
             raise FileExistsError(
                 17, "an interrupted export is there; resume it, or delete it", part
             ) from None
+    if os.path.lexists(path):
+        raise FileExistsError(17, "there is such a file now; delete it, and resume", path)
     os.rename(part, path)
     OsFileSystem().sync_directory(os.path.dirname(os.path.abspath(path)))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _finish(work: _Export, file: BinaryIO) -> None:
@@ -186,6 +190,12 @@ class _Export:
         self._total = sum(self._header["counts"].values())
         self._resumed_count = 0
         self.written = _Written()
+
+    @property
+    def has_secrets(self) -> bool:
+        """Whether secret fields are shown in it."""
+        known = self._collection.known.values()
+        return self._selection.secrets and any(entry.secrets for entry in known)
 
     # -- the file ----------------------------------------------------------------------------------
 

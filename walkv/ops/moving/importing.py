@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Final
 
+from walkv.engine.inspect import Progress
 from walkv.engine.store import Store, open
 from walkv.errors import CodecError, ImportSourceError, LimitError
 from walkv.ops.moving import shelves
@@ -23,9 +24,6 @@ from walkv.ops.moving.items import Item, Problems, Tally, digest, is_counted
 from walkv.ops.moving.shelves import Shelves
 from walkv.ops.moving.sources.base import Source
 from walkv.ops.moving.sources.opening import LANGGRAPH, Options, detect, opened_source
-
-Progress = Callable[[int, int], None]
-"""Called with how much is done, and how much there is."""
 
 _BATCH_ITEMS: Final = 256
 _BATCH_BYTES: Final = 4 << 20

@@ -5,7 +5,8 @@ Invariants:
     2. A deleted range of the log hides what has a lower sequence than it, wherever that is. One of
        a snapshot hides entries of older snapshots, as it does in a store.
     3. Memory is bounded: what is saved from logs is sorted on disk once it is more than a memtable
-       may have.
+       may have. What comes from an encrypted store is encrypted there, under a key that is nowhere
+       else.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from operator import itemgetter
 from typing import Any, Final
 
 from walkv import limits
+from walkv.engine.cipher import KEY_BYTES
+from walkv.engine.keyring import NO_KEYS, Keyring, Secret
 from walkv.engine.memtable import ENTRY_OVERHEAD_BYTES
 from walkv.engine.ranges import RangeSet
 from walkv.engine.snapshot import BlockCache, SnapshotReader, SnapshotWriter
@@ -37,17 +40,27 @@ class LogEntries:
 
     Args:
         scratch: a directory for runs that do not fit into memory.
+        encrypted: they are sealed there.
     Attributes:
         deletions: (sequence, start, stop) of each deleted range.
         batch_count, operation_count: added so far.
     """
 
     def __init__(
-        self, fs: FileSystem, scratch: str, most_bytes: int = limits.DEFAULT_MEMTABLE_BYTES
+        self,
+        fs: FileSystem,
+        scratch: str,
+        most_bytes: int = limits.DEFAULT_MEMTABLE_BYTES,
+        *,
+        encrypted: bool = False,
     ) -> None:
         self._fs = fs
         self._scratch = scratch
         self._most_bytes = most_bytes
+        self._keyring = NO_KEYS
+        if encrypted:
+            self._keyring = Keyring(Secret(fs.random_bytes(KEY_BYTES)), fs.random_bytes)
+            self._keyring.begin(_NO_STORE)
         self._table: dict[bytes, tuple[Any, int]] = {}
         self._used_bytes = 0
         self._spilled: list[SnapshotReader] = []
@@ -74,13 +87,14 @@ class LogEntries:
     def _spill(self) -> None:
         number = len(self._spilled) + 1
         self._fs.make_directory(self._scratch)
-        writer = SnapshotWriter(self._fs, self._scratch, _NO_STORE, number)
+        keyring = self._keyring
+        writer = SnapshotWriter(self._fs, self._scratch, _NO_STORE, number, keyring=keyring)
         try:
             write(writer, self._sorted())
             writer.finish()
         finally:
             writer.close()
-        reader = SnapshotReader(self._fs, writer.path, _NO_STORE, number, BlockCache(0))
+        reader = SnapshotReader(self._fs, writer.path, _NO_STORE, number, BlockCache(0), keyring)
         self._spilled.append(reader)
         self._table, self._used_bytes = {}, 0
 

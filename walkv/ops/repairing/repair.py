@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import heapq
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from walkv.engine import snapshot
+from walkv.engine import files, snapshot
+from walkv.engine.inspect import Progress
+from walkv.engine.keyring import Key, Keyring
+from walkv.engine.opening import given_secret
 from walkv.engine.ranges import NO_RANGES, RangeSet
 from walkv.engine.store import open as open_store
 from walkv.engine.vfs import OsFileSystem
 from walkv.errors import CodecError, FormatError
+from walkv.namespaces.base import Declaration
 from walkv.ops import indexes
 from walkv.ops.repairing import medium, merging, snapshots, sources, targets
 from walkv.ops.repairing.medium import Medium
@@ -24,14 +28,19 @@ from walkv.ops.repairing.snapshots import Survey
 from walkv.ops.repairing.sources import Source
 from walkv.ops.repairing.targets import Target
 
-Progress = Callable[[int, int], None]
-"""Called with steps of work done so far, in bytes, and all that there are, about."""
-
 _PASSES = 3
 """Reading everything once, writing it, checking it."""
 
 
-def repair(source: Any, target: Any, *, progress: Progress | None = None) -> RepairReport:
+def repair(
+    source: Any,
+    target: Any,
+    *,
+    key: Key | None = None,
+    manifest: Any = None,
+    declarations: Iterable[Declaration[Any]] = (),
+    progress: Progress | None = None,
+) -> RepairReport:
     """Save every entry that can still be read of a store into a new store.
 
     The source is only read, so it may be on a read-only medium, and stays as evidence. The target
@@ -39,12 +48,21 @@ def repair(source: Any, target: Any, *, progress: Progress | None = None) -> Rep
 
     Of a key the newest version wins that could be read. Where a deletion was lost, what it had
     deleted is back. Entries, their sequences and expiry stay; what was deleted or replaced for good
-    does not. Kept segments are used where they have what a snapshot has lost. Indexes of records
-    are made to agree with the records that were saved.
+    does not. Kept segments are used where they have what a snapshot has lost. Indexes of records,
+    and the registry of namespaces, are made to agree with the records that were saved.
 
     Args:
         source: the directory of the damaged store. No writer may have it open.
         target: the directory to make; it must not exist, or be empty.
+        key: of an encrypted store, as ``walkv.open`` takes it, the variable of the environment
+            included. The target is encrypted under the same key, and so is what is written on the
+            way. What the report says of keys of entries is not.
+        manifest: a file, the MANIFEST of a backup that was restored or of another copy of the same
+            store. Where the store is encrypted and its own manifest is lost, the wrapped data keys
+            are taken from it, and without one there are none. Nothing else is.
+        declarations: of namespaces that the application has declared itself, as they were when
+            their records were written. They are used where the registry of namespaces is lost; see
+            ``walkv.ops.rebuild_registry``.
         progress: called with work done and work in all.
     Returns:
         What was saved and what is missing, by file, place and sequence.
@@ -52,6 +70,8 @@ def repair(source: Any, target: Any, *, progress: Progress | None = None) -> Rep
         FileNotFoundError: there is no store at ``source``.
         FileExistsError: ``target`` is not free.
         LockedError: a writer has the source open, or another repair writes to the target.
+        EncryptionError: the key does not fit the store, or, where ``reason`` is ``"lost"``, the
+            wrapped data keys are gone with the manifest.
         FormatError: no store, or of a format this version does not read.
         OSError: a file may not be read, or there is no space for the target, which takes about as
             much as the source without what it has replaced.
@@ -62,8 +82,11 @@ def repair(source: Any, target: Any, *, progress: Progress | None = None) -> Rep
     fs = Medium()
     directory, made = (fs.absolute(os.fspath(path)) for path in (source, target))
     _check_places(fs, directory, made)
-    with medium.held(directory), targets.building(made) as building:
-        return _Repair(fs, directory, made, building, progress).run()
+    copy = None if manifest is None else fs.absolute(os.fspath(manifest))
+    with medium.held(directory):
+        found = sources.look(fs, directory, Keyring(given_secret(key)), copy)
+        with targets.building(made) as building:
+            return _Repair(found, made, building, tuple(declarations), progress).run()
 
 
 def _check_places(fs: Medium, directory: str, target: str) -> None:
@@ -83,25 +106,25 @@ def _check_places(fs: Medium, directory: str, target: str) -> None:
 class _Repair:
     def __init__(
         self,
-        fs: Medium,
-        directory: str,
+        source: Source,
         made: str,
         building: Target,
+        declarations: tuple[Declaration[Any], ...],
         progress: Progress | None,
     ) -> None:
-        self._fs = fs
         self._made = made
         self._building = building
+        self._declarations = declarations
         self._progress = progress
         self._done_bytes = 0
-        self._source: Source = sources.look(fs, directory)
-        known = self._source.manifest if self._source.trusted else None
+        self._source = source
+        known = source.manifest if source.trusted else None
         self._named = {} if known is None else {s.snapshot_id: s for s in known.snapshots}
         self._ages: dict[int, int] = {}
         self._lasts: dict[int, int] = {}
         self._made_of: dict[tuple[int, int], bool] = {}
-        pages = sum(each.pages.size for each in self._source.snapshots)
-        logs = sum(each.size for each in (*self._source.segments, *self._source.history))
+        pages = sum(each.pages.size for each in source.snapshots)
+        logs = sum(each.size for each in (*source.segments, *source.history))
         self._pass_bytes = max(pages + logs, 1)
 
     def _advance(self, size_bytes: int) -> None:
@@ -120,9 +143,13 @@ class _Repair:
             for number, path, pages in source.snapshots
         ]
         surveys = self._without_inputs(self._by_age(surveys))
+        gap = self._missing_snapshot(surveys)
+        source.damages += gap
         lost = any(d.lost for d in source.damages if d.part == "snapshot")
         wanted = _lost_keys(surveys, everything=lost)
-        log = LogEntries(OsFileSystem(), self._building.scratch)
+        secret = source.keyring.secret
+        scratch = self._building.scratch
+        log = LogEntries(OsFileSystem(), scratch, encrypted=secret is not None)
         covered = None
         if wanted:
             covered = self._read_history(log, wanted)
@@ -135,10 +162,10 @@ class _Repair:
         highest = self._highest(surveys)
         step = self._stepper(surveys, log)
         created_ns = None if source.manifest is None else source.manifest.created_ns
-        count = self._building.write(entries, highest, created_ns, step)
+        count = self._building.write(entries, highest, created_ns, secret, step)
         self._reach(2)
-        damages = self._damages(surveys, covered)
-        mended, disagreements = self._check()
+        damages = self._damages(surveys, covered, gap)
+        mended, disagreements = self._check(lossy=any(damage.lost for damage in damages))
         self._reach(_PASSES)
         return RepairReport(
             source=source.directory,
@@ -183,6 +210,35 @@ class _Repair:
             ages = {number: age for age, (_, number) in enumerate(sorted(by_sequence))}
         self._ages = ages
         return sorted(surveys, key=lambda each: ages[each.number], reverse=True)
+
+    def _missing_snapshot(self, surveys: list[Survey]) -> list[Damage]:
+        """What only a manifest would name: snapshots that are not there.
+
+        A log that begins in the middle goes on from a snapshot that ends just before it.
+        """
+        source = self._source
+        if source.trusted or not source.segments:
+            return []
+        first = source.segments[0].first_sequence
+        footers = [each.pages.footer() for each in source.snapshots]
+        known = [footer.last_sequence for footer in footers if footer is not None]
+        last = max([*known, *(each.last_sequence for each in surveys)], default=0)
+        if last + 1 < first:
+            reason = "the log goes on from a snapshot, and there is none that reaches up to it"
+            return [
+                Damage(
+                    files.SNAPSHOT_DIRECTORY,
+                    "snapshot",
+                    reason,
+                    first_sequence=last + 1,
+                    last_sequence=first - 1,
+                )
+            ]
+        if first > 1:
+            source.warnings.append(
+                "without the manifest it is not known whether a snapshot is missing"
+            )
+        return []
 
     def _without_inputs(self, surveys: list[Survey]) -> list[Survey]:
         """Snapshots without those that a whole newer one was merged from."""
@@ -279,11 +335,16 @@ class _Repair:
             known.append(source.manifest.last_sequence)
         return max(known, default=0)
 
-    def _damages(self, surveys: list[Survey], covered: int | None) -> list[Damage]:
+    def _damages(
+        self, surveys: list[Survey], covered: int | None, gap: list[Damage]
+    ) -> list[Damage]:
         """All damages, those of snapshots with the sequences that they may have cost."""
         source = self._source
         found = []
         for damage in source.damages:
+            if damage in gap and covered is not None and covered <= (damage.first_sequence or 0):
+                reason = f"{damage.reason}; what it held was saved from kept segments"
+                damage = replace(damage, lost=False, reason=reason)
             number = snapshot.parse_file_name(damage.path.rpartition("/")[2])
             lost = damage.lost and number is not None
             found.append(self._bounded(damage, number or 0, surveys, covered) if lost else damage)
@@ -335,14 +396,19 @@ class _Repair:
         share = self._pass_bytes * merging.SLICE // max(total, merging.SLICE)
         return lambda: self._advance(share)
 
-    def _check(self) -> tuple[list[str], list[str]]:
-        """Make the indexes agree with the records, then read all of the new store again."""
-        with open_store(self._building.directory, create=False) as store:
+    def _check(self, *, lossy: bool) -> tuple[list[str], list[str]]:
+        """Make registry and indexes agree with the records, then read the new store again."""
+        mended: list[str] = []
+        disagreements: list[str] = []
+        secret = self._source.keyring.secret
+        with open_store(self._building.directory, create=False, key=secret) as store:
             try:
-                mended = indexes.rebuild_indexes(store)
-                disagreements = indexes.verify_indexes(store)
+                if lossy:
+                    self._source.warnings += indexes.rebuild_registry(store, self._declarations)
+                mended += indexes.rebuild_indexes(store)
+                disagreements += indexes.verify_indexes(store)
             except (CodecError, FormatError) as error:
-                mended, disagreements = [], [f"the indexes could not be checked: {error}"]
+                disagreements.append(f"the indexes could not be checked: {error}")
             store.sync()
             checked = store.verify()
         if not checked.ok:

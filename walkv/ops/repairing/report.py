@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import base64
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
+
+CHANGED: Final = (
+    "it was changed: the checksum is right, and it was not sealed there with the store's key"
+)
+"""The reason of a damage that somebody has made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ class RepairReport:
         source, target: the two directories.
         files: every file of the damaged store that was looked at or is missing.
         damages: every damage; see ``Damage.lost`` for whether it cost anything.
-        warnings: what could not be made sure of.
+        warnings: what could not be made sure of, such as what was inferred of a lost registry.
         batch_count, operation_count: committed batches that were read from the log.
         entry_count: entries of the repaired store, expired ones that are still there included.
         last_sequence: the highest sequence that is known to have been given.

@@ -2,6 +2,9 @@
 
 A frame validates in its own place of its own segment only, so going on behind bad bytes cannot take
 a value for a frame. What a gap has cost is told by the sequences on both sides of it.
+
+Invariant: of an encrypted segment no frame counts that does not open, a seal neither: it would hide
+what is behind it.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ from typing import Any, Final, NamedTuple
 from walkv import limits
 from walkv.engine import batch
 from walkv.engine import frame as frames
+from walkv.engine.cipher import Sealer
 from walkv.engine.frame import Frame
 from walkv.engine.segment import HEADER_BYTES, Scanner, SegmentHeader, file_name
 from walkv.engine.vfs import File
-from walkv.errors import CorruptionError
-from walkv.ops.repairing.report import Damage
+from walkv.errors import CorruptionError, TamperedError
+from walkv.ops.repairing.report import CHANGED, Damage
 
 _WINDOW_BYTES: Final = 1 * limits.MIB
 
@@ -39,6 +43,7 @@ class SegmentFile:
         path: for reports.
         first_sequence: of its first operation.
         follows: the sequence that the next segment begins with, or None for the newest one.
+        sealer: what opens it, where it is encrypted.
     Attributes:
         damages: what is wrong with it, once ``commits`` has ended.
         next_sequence: the one behind its last operation, as far as it could be read.
@@ -46,10 +51,17 @@ class SegmentFile:
     """
 
     def __init__(
-        self, file: File, path: str, salt: int, first_sequence: int, follows: int | None
+        self,
+        file: File,
+        path: str,
+        salt: int,
+        first_sequence: int,
+        follows: int | None,
+        sealer: Sealer | None = None,
     ) -> None:
         self._file = file
         self._salt = salt
+        self._sealer = sealer
         self._follows = follows
         self.path = path
         self.first_sequence = first_sequence
@@ -78,7 +90,10 @@ class SegmentFile:
         while True:
             try:
                 for found in scanner.frames():
-                    commit = self._commit(found, start)
+                    opened = self._opened(found, start)
+                    commit = None if opened is None else self._commit(opened, start)
+                    if opened is None and scanner.sealed:
+                        scanner.last = None
                     start = found.end_offset
                     if commit is not None:
                         yield commit
@@ -86,6 +101,18 @@ class SegmentFile:
             except CorruptionError as error:
                 self._step_into(scanner, error.reason)
                 start = scanner.offset
+
+    def _opened(self, found: Frame, start: int) -> Frame | None:
+        if self._sealer is None:
+            return found
+        try:
+            return frames.unseal(found, salt=self._salt, offset=start, sealer=self._sealer)
+        except TamperedError:
+            count = found.operation_count
+            # What says that it is no commit has been changed, too.
+            last = found.first_sequence + count - 1 if count else None
+            self._damage(CHANGED, start, found.end_offset, found.first_sequence, last)
+            return None
 
     def _commit(self, found: Frame, start: int) -> Commit | None:
         if found.kind != frames.COMMIT:
@@ -182,6 +209,17 @@ class SegmentFile:
         sequences = (None, None) if empty else (first, last)
         damage = Damage(self.path, part, reason, start, stop - start, lost, *sequences)
         self.damages.append(damage)
+
+    def opens(self) -> bool:
+        """Whether the first valid frame opens."""
+        offset = HEADER_BYTES
+        found = self._frame_at(offset)
+        if found is None:
+            following = self._next_frame(offset + 1)
+            if following is None:
+                return False
+            offset, found = following
+        return self._opened(found, offset) is not None
 
     # -- looking for frames ----------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """Which files a damaged store consists of, as far as that can be told.
 
 A manifest that is valid and not older than the log says it. Without one the files themselves do:
-their headers say whose they are, and ids of snapshots grow with their age.
+their headers say whose they are, and ids of snapshots grow with their age. Of an encrypted store it
+has the keys, too; see ``unlocking``.
 
 Invariants:
     1. A file of another store is never used.
@@ -18,10 +19,12 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from walkv.engine import files, keep, manifest, segment, snapshot
+from walkv.engine.cipher import Sealer
+from walkv.engine.keyring import Keyring
 from walkv.engine.manifest import Manifest
 from walkv.engine.snapshot import layout
-from walkv.errors import CorruptionError, FormatError
-from walkv.ops.repairing import headers, segments
+from walkv.errors import CorruptionError, FormatError, TamperedError
+from walkv.ops.repairing import headers, segments, unlocking
 from walkv.ops.repairing.headers import Header
 from walkv.ops.repairing.medium import Medium, PatientFile
 from walkv.ops.repairing.pages import PageFile
@@ -45,6 +48,8 @@ class Source:
     """The files of a damaged store.
 
     Attributes:
+        keyring: with the keys of the store; those of none where it is not encrypted.
+        store_id: None if nothing tells it.
         manifest: if it could be read; it may be older than the log, see ``trusted``.
         trusted: the manifest is the newest.
         segments: those of the unsettled log, in order.
@@ -55,6 +60,8 @@ class Source:
     """
 
     directory: str
+    keyring: Keyring
+    store_id: bytes | None = None
     manifest: Manifest | None = None
     trusted: bool = False
     segments: list[SegmentFile] = field(default_factory=list)
@@ -88,23 +95,27 @@ def not_found(directory: str) -> FileNotFoundError:
     return FileNotFoundError(errno.ENOENT, "there is no walkv store here to repair", directory)
 
 
-def look(fs: Medium, directory: str) -> Source:
+def look(fs: Medium, directory: str, keyring: Keyring, copy: str | None = None) -> Source:
     """Find the files of a store. Changes nothing.
 
+    Args:
+        keyring: takes in the store's ring.
+        copy: a manifest of this store to take that from, where its own cannot be read.
     Raises:
         FileNotFoundError: there is no store.
+        EncryptionError: the key does not fit the store, or its data keys are lost.
         FormatError: not a store, or of a format that this version does not read.
         OSError: a file may not be read.
     """
-    source = Source(directory)
+    source = Source(directory, keyring)
     _read_manifest(fs, source)
     wals = _find(fs, source, files.LOG_DIRECTORY, segment.parse_file_name, _segment_header)
     kept = _find(fs, source, files.LOG_DIRECTORY, _kept_number, _segment_header)
     snaps = _find(fs, source, files.SNAPSHOT_DIRECTORY, snapshot.parse_file_name, _snapshot_header)
     if not any((wals, kept, snaps, source.manifest)):
         raise not_found(directory)
-    own = _store_id(source, [*wals, *kept, *snaps])
-    tables = [_by_number(source, found, own) for found in (wals, kept, snaps)]
+    _identify(fs, source, [*wals, *kept, *snaps], copy)
+    tables = [_by_number(source, found) for found in (wals, kept, snaps)]
     _judge_manifest(source, tables[0])
     _choose_segments(source, tables[0], tables[1])
     _choose_snapshots(source, tables[2])
@@ -113,7 +124,7 @@ def look(fs: Medium, directory: str) -> Source:
 
 def _read_manifest(fs: Medium, source: Source) -> None:
     try:
-        known = manifest.read(fs, source.directory)
+        known = manifest.read(fs, source.directory, source.keyring)
         if known.segments:
             source.manifest = known
         else:
@@ -166,28 +177,40 @@ def _segment_header(file: PatientFile, path: str, number: int) -> Header | None:
 
 
 def _snapshot_header(file: PatientFile, path: str, number: int) -> Header | None:
+    data = file.read(0, layout.HEADER_BYTES)
+    as_it_is = int.from_bytes(data[32:40], "little")
+
     def proves(salt: int) -> bool:
         pages = PageFile(file, salt)
-        return pages.footer() is not None or (
-            pages.page_at(layout.HEADER_BYTES, pages.size) is not None
-        )
+        if pages.footer() is not None or pages.page_at(layout.HEADER_BYTES, pages.size) is not None:
+            return True
+        # To see without its key whether an encrypted page is whole takes too long for every salt.
+        encrypted = PageFile(file, salt, sealed=True)
+        return salt == as_it_is and encrypted.length_at(layout.HEADER_BYTES, pages.size) > 0
 
-    return headers.read(file.read(0, layout.HEADER_BYTES), layout.MAGIC, path, number, proves)
+    return headers.read(data, layout.MAGIC, path, number, proves)
 
 
-def _store_id(source: Source, found: list[_Found]) -> bytes | None:
+def _identify(fs: Medium, source: Source, found: list[_Found], copy: str | None) -> None:
+    """Tell which store it is, and have its keys."""
     if source.manifest is not None:
-        return source.manifest.store_id
-    ids = Counter(each.header.store_id for each in found if each.header is not None)
-    del ids[None]
-    return ids.most_common(1)[0][0] if ids else None
+        source.store_id = source.manifest.store_id
+        return
+    known = [each.header for each in found if each.header is not None]
+    ids = Counter(header.store_id for header in known if header.store_id is not None)
+    source.store_id = own = ids.most_common(1)[0][0] if ids else None
+    if own is not None and any(each.store_id == own and each.key_number for each in known):
+        reason = source.damages[0].reason
+        unlocking.unlock(fs, source.directory, source.keyring, own, copy, reason)
+    else:
+        source.keyring.unlock(None, own or b"", fs.join(source.directory, manifest.NAME))
 
 
-def _by_number(source: Source, found: list[_Found], own: bytes | None) -> dict[int, _Found]:
+def _by_number(source: Source, found: list[_Found]) -> dict[int, _Found]:
     """The files of this store by the numbers in their headers."""
     table: dict[int, _Found] = {}
     for each in found:
-        if each.header is not None and each.header.store_id not in (None, own):
+        if each.header is not None and each.header.store_id not in (None, source.store_id):
             _not_used(source, each, "it belongs to another store")
             continue
         other = table.get(each.number)
@@ -236,16 +259,15 @@ def _choose_segments(source: Source, wals: dict[int, _Found], kept: dict[int, _F
     order = [*sorted(history), *numbers[:1]]
     for at, number in enumerate(sorted(history)):
         found = history[number]
-        if found.header is None:
-            reason = "its header is damaged, and its salt is lost"
+        follows = order[at + 1] if at + 1 < len(order) else None
+        kept_one = _opened_segment(source, found, number, follows)
+        if isinstance(kept_one, SegmentFile):
+            source.history.append(kept_one)
+        else:
             source.damages.append(
-                Damage(found.path, "header", reason, 0, found.file.size(), lost=False)
+                Damage(found.path, "header", kept_one, 0, found.file.size(), lost=False)
             )
             _not_used(source, found)
-        else:
-            salt = found.header.salt
-            follows = order[at + 1] if at + 1 < len(order) else None
-            source.history.append(SegmentFile(found.file, found.path, salt, number, follows))
 
 
 def _segment(
@@ -258,10 +280,61 @@ def _segment(
         _missing(source, path, "segment", number, last)
         return None
     _mended(source, found)
-    if found.header is None:
-        _unreadable(source, found, "segment", number, last)
+    opened = _opened_segment(source, found, number, follows)
+    if not isinstance(opened, SegmentFile):
+        _unreadable(source, found, "segment", opened, number, last)
         return None
-    return SegmentFile(found.file, found.path, found.header.salt, number, follows)
+    return opened
+
+
+def _opened_segment(
+    source: Source, found: _Found, number: int, follows: int | None
+) -> SegmentFile | str:
+    """A segment, or why there is no reading it."""
+    file, path = found.file, found.path
+
+    def opens(header: Header) -> bool:
+        sealer = source.keyring.for_file(header, path)
+        return SegmentFile(file, path, header.salt, number, None, sealer).opens()
+
+    header = _whole_header(source, found, segment.MAGIC, opens)
+    if isinstance(header, str):
+        return header
+    return SegmentFile(file, path, header[0].salt, number, follows, header[1])
+
+
+def _opened_snapshot(source: Source, found: _Found) -> PageFile | str:
+    """A snapshot, or why there is no reading it."""
+
+    def opens(header: Header) -> bool:
+        sealer = source.keyring.for_file(header, found.path)
+        return PageFile(found.file, header.salt, sealer=sealer).opens()
+
+    header = _whole_header(source, found, layout.MAGIC, opens)
+    return (
+        header
+        if isinstance(header, str)
+        else PageFile(found.file, header[0].salt, sealer=header[1])
+    )
+
+
+def _whole_header(
+    source: Source, found: _Found, magic: bytes, opens: Callable[[Header], bool]
+) -> tuple[Header, Sealer | None] | str:
+    """A file's header and what opens it, or why it cannot be opened."""
+    header, ring = found.header, source.keyring.ring
+    if header is None:
+        return "its header is damaged, and with the salt in it nothing else can be checked"
+    if ring is not None:
+        assert source.store_id is not None, "the ring is for one"
+        numbers = [number for number, _ in reversed(ring.keys)]
+        header = headers.sealed(header, magic, source.store_id, numbers, opens)
+        if header is None:
+            return "its header is damaged, and the key of the file is made of all of it"
+    try:
+        return header, source.keyring.for_file(header, found.path)
+    except TamperedError as error:
+        return error.reason
 
 
 def _choose_snapshots(source: Source, snaps: dict[int, _Found]) -> None:
@@ -286,11 +359,11 @@ def _choose_snapshots(source: Source, snaps: dict[int, _Found]) -> None:
     for number in sorted(numbers, reverse=True):
         found = snaps[number]
         _mended(source, found)
-        if found.header is None:
-            _unreadable(source, found, "snapshot", None, None)
-        else:
-            pages = PageFile(found.file, found.header.salt)
+        pages = _opened_snapshot(source, found)
+        if isinstance(pages, PageFile):
             source.snapshots.append(SnapshotFile(number, found.path, pages))
+        else:
+            _unreadable(source, found, "snapshot", pages, None, None)
 
 
 def _mended(source: Source, found: _Found) -> None:
@@ -314,9 +387,8 @@ def _missing(
 
 
 def _unreadable(
-    source: Source, found: _Found, part: str, first: int | None, last: int | None
+    source: Source, found: _Found, part: str, reason: str, first: int | None, last: int | None
 ) -> None:
-    reason = "its header is damaged, and with the salt in it nothing else can be checked"
     size_bytes = found.file.size()
     source.damages.append(
         Damage(found.path, part, reason, 0, size_bytes, first_sequence=first, last_sequence=last)

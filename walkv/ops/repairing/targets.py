@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Final
 
 from walkv.engine import files, manifest, segment
+from walkv.engine.keyring import Keyring, Secret
 from walkv.engine.manifest import Manifest
 from walkv.engine.segment import STORE_ID_BYTES
 from walkv.engine.snapshot import SnapshotSummary, SnapshotWriter
@@ -51,6 +52,7 @@ class Target:
         entries: Iterator[Entry],
         last_sequence: int,
         created_ns: int | None,
+        secret: Secret | None,
         step: Callable[[], None],
     ) -> int:
         """Write entries as the only snapshot of a new store; returns how many there are.
@@ -59,14 +61,17 @@ class Target:
             entries: in key order, without tombstones.
             last_sequence: the highest sequence ever given.
             created_ns: when the store was first made, if known.
+            secret: the new store is encrypted, and this is the key that opens it.
             step: called now and then.
         """
         fs, directory = self._fs, self.directory
         for name in (files.LOG_DIRECTORY, files.SNAPSHOT_DIRECTORY, files.QUARANTINE_DIRECTORY):
             fs.make_directory(fs.join(directory, name))
         store_id = fs.random_bytes(STORE_ID_BYTES)
+        keyring = Keyring(secret, fs.random_bytes)
+        keyring.begin(store_id)
         inside = fs.join(directory, files.SNAPSHOT_DIRECTORY)
-        writer = SnapshotWriter(fs, inside, store_id, 1)
+        writer = SnapshotWriter(fs, inside, store_id, 1, keyring=keyring)
         summaries: tuple[SnapshotSummary, ...] = ()
         try:
             highest = merging.write(writer, entries, step)
@@ -79,11 +84,12 @@ class Target:
         highest = max(highest, last_sequence)
         shutil.rmtree(self.scratch, ignore_errors=True)
         log = fs.join(directory, files.LOG_DIRECTORY)
-        segment.begin(fs, log, store_id, highest + 1).file.close()
+        segment.begin(fs, log, store_id, highest + 1, keyring).file.close()
         ensure_synced(lambda: fs.sync_directory(directory))
         made_ns = fs.wall_time_ns() if created_ns is None else created_ns
-        known = Manifest(store_id, 1, 2, highest, made_ns, (highest + 1,), summaries)
-        manifest.write(fs, directory, known)
+        ring = keyring.ring
+        known = Manifest(store_id, 1, 2, highest, made_ns, (highest + 1,), summaries, ring)
+        manifest.write(fs, directory, known, keyring)
         return summaries[0].entry_count if summaries else 0
 
 

@@ -128,7 +128,7 @@ class DiskCache:
 def _expiry_ms(expire_time: Any) -> int:
     if expire_time is None:
         return 0
-    if not isinstance(expire_time, int | float) or not expire_time < 1e12:
+    if not isinstance(expire_time, int | float) or not abs(expire_time) < 1e12:
         raise ValueError(f"it expires at {expire_time!r}, which is no time")
     return max(1, round(expire_time * 1000))
 

@@ -60,6 +60,10 @@ def _text(data: bytes) -> str | bytes:
         return data
 
 
+_HIDDEN: Final = 1
+"""What ``table_xinfo`` says of the inner columns of a virtual table."""
+
+
 def quoted(name: str) -> str:
     """A name of a table or column for a statement."""
     return '"' + name.replace('"', '""') + '"'
@@ -72,8 +76,9 @@ def tables(connection: sqlite3.Connection) -> dict[str, set[str]]:
 
 
 def columns(connection: sqlite3.Connection, table: str) -> list[str]:
-    """The columns of a table, in order."""
-    return [row[1] for row in connection.execute(f"PRAGMA table_info({quoted(table)})")]
+    """The columns of a table, in order, those that are generated among them."""
+    found = connection.execute(f"PRAGMA table_xinfo({quoted(table)})")
+    return [row[1] for row in found if row[6] != _HIDDEN]
 
 
 def count(connection: sqlite3.Connection, *names: str) -> int:
@@ -92,9 +97,9 @@ def moment(value: Any) -> datetime:
         if isinstance(value, int | float):
             return _EPOCH + timedelta(seconds=value)
         found = datetime.fromisoformat(value)
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"this is no time: {value!r}") from error
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def text(value: Any) -> str:
