@@ -46,6 +46,7 @@ from walkv.engine import (
 )
 from walkv.engine.keyring import Keyring, Secret
 from walkv.engine.snapshot import SnapshotSummary, blocks, layout, writer
+from walkv.ops.backing import listings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -398,10 +399,37 @@ def test_arguments_and_options_of_commands_exist() -> None:
         known = [p for p in commands[name].params if isinstance(p, click.Argument)]
         context = click.Context(commands[name])
         assert arguments == [argument.make_metavar(context) for argument in known]
-    options = {option for command in commands.values() for p in command.params for option in p.opts}
+    every = [*commands.values()]
+    for group in commands.values():
+        every += group.commands.values() if isinstance(group, click.Group) else ()
+    options = {option for command in every for p in command.params for option in p.opts}
     text = (DOCS / "cli.md").read_text()
     for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", text):
         assert option in options | {"--help"}, option
+
+
+def command_lines(page: Path) -> Iterator[str]:
+    """What begins with the command's name, in code spans (wrapped ones too) and shell examples."""
+    prose = " ".join(FENCE.sub("", page.read_text()).split())
+    yield from (span for span in CODE_SPAN.findall(prose) if span.startswith("walkv "))
+    for example in examples_of(page):
+        if example.language == "sh":
+            yield from re.findall(r"(?<![\w.-])walkv .*", example.text)
+
+
+# The spans of format.md are bytes, and some of these begin with the name.
+@pytest.mark.parametrize("page", sorted({*PAGES} - {DOCS / "format.md"}), ids=named)
+def test_commands_that_are_named_exist(page: Path) -> None:
+    for line in command_lines(page):
+        _, *words = shlex.split(line)
+        if line == listings.FORMAT or not re.fullmatch("[a-z]+", words[0]):
+            continue
+        command: click.Command = walkv_command
+        while isinstance(command, click.Group) and words:
+            assert words[0] in command.commands, line
+            command = command.commands[words.pop(0)]
+        options = {option for param in command.params for option in param.opts}
+        assert {word for word in words if word.startswith("--")} <= options | {"--help"}, line
 
 
 # -- promises and limits ---------------------------------------------------------------------------
@@ -467,6 +495,8 @@ def test_the_numbers_in_the_design_are_those_of_the_code() -> None:
         f"waits {writes._TRICKLE_SECONDS * 1000:.0f} ms for each further "
         f"{writes._TRICKLE_BYTES // limits.KIB} KiB",
         f"synced each {writer._SYNC_BYTES // limits.MIB} MiB",
+        f"has at most {batch._WITH_DELETION_BYTES // limits.KIB} KiB counts as a delete",
+        f"asked for once in {writes._CHECKED_BYTES // limits.MIB} MiB of writes",
         f"{picking.SAMPLE_KEYS} keys of each new snapshot",
     ]
     assert (writes._HEAD_START, writes._PACED) == (0.1, 0.6)
@@ -513,7 +543,8 @@ def a_segment_header() -> tuple[bytes, dict[str, Any]]:
 
 
 def a_frame() -> tuple[bytes, dict[str, Any]]:
-    values = {"operation_count": 3, "first_sequence": 4, "time_ns": 5, "synced_offset": 64}
+    values: dict[str, Any] = {"operation_count": 3, "first_sequence": 4, "time_ns": 5}
+    values["synced_offset"] = 64
     data = frame.encode(PAYLOAD, salt=SALT, offset=128, kind=frame.SEAL, **values)
     assert len(data) == frame.HEADER_BYTES + len(PAYLOAD)
     fixed = {"mark": frame.mark(SALT), "kind": frame.SEAL, "payload_length": len(PAYLOAD)}
@@ -720,7 +751,8 @@ def test_the_ring_and_its_keys() -> None:
     wrapping = derive(secret, "key-encryption key", STORE_ID)
     assert ours.ring.check == derive(secret, "check", STORE_ID)[:16]
     ((number, wrapped),) = ours.ring.keys
-    purpose = b"walkv data key" + STORE_ID + number.to_bytes(2, "little")
+    numbers = number.to_bytes(2, "little") * 2  # it is the last one as well
+    purpose = b"walkv data key" + STORE_ID + numbers
     assert len(wrapped) == 60
     data_key = AESGCM(wrapping).decrypt(wrapped[:12], wrapped[12:], purpose)
     one = manifest.Manifest(STORE_ID, 1, 2, 3, 4, (1,), (), ours.ring)

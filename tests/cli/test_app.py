@@ -44,15 +44,19 @@ COMMANDS = {
     "compact": [],
     "prune": ["--checkpoints-keep", "1"],
     "sweep": [],
+    "keep": [],
+    "reindex": [],
 }
 OTHERS = (
     "backup",
     "backups",
+    "copy",
     "demo",
     "doctor",
     "export",
     "import",
     "keygen",
+    "rekey",
     "repair",
     "restore",
 )
@@ -64,8 +68,9 @@ READERS = {
     "top": ["--count", "1"],
     "prune": ["--checkpoints-keep", "1", "--dry-run"],
     "sweep": ["--dry-run"],
+    "keep": [],
 }
-WRITERS = ("put", "delete", "compact", "prune", "sweep")
+WRITERS = ("put", "delete", "compact", "prune", "sweep", "reindex")
 REPORTS = ("verify", "health")
 """Commands for which damage is a result."""
 ENDLESS = ("walkv top agent.walkv", "walkv top agent.walkv --interval 5", "--follow")

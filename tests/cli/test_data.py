@@ -235,7 +235,7 @@ class TestPut:
         self, fails: Fails, store: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(limits, "MAX_VALUE_BYTES", 1_000)
-        message = "a value has at most 1000 bytes, and this one has more"
+        message = "a value has at most 1,000 bytes, and this one has more"
         assert message in fails("put", store, "k", "--file", "/dev/zero")
 
 
@@ -375,7 +375,21 @@ class TestScan:
         run("put", path, "short", "日本")
         shown, complaints = on_terminal(start, "scan", path)
         lines = re.sub(r"\x1b\[[0-9;]*m", "", shown.decode()).split("\r\n")
-        assert lines == ["[b]:smile:  " + "x" * 16 + "... (5.0 kB)", "short  日本", ""]
+        assert lines == ["[b]:smile:  " + "x" * 15 + "... (4.9 KiB)", "short  日本", ""]
         assert len(lines[0]) == 40
         assert shown.startswith(b"\x1b[36m[b]:smile:\x1b[0m")
         assert complaints == b""
+
+
+def test_a_scan_shows_no_secrets(run: Callable[..., Result], tmp_path: Path) -> None:
+    path = str(tmp_path / "agent.walkv")
+    with walkv.AgentStore(path) as agent:
+        agent.users.create("ada", api_keys={"x": "sk-12345"})
+        agent.store.put(b"own", b"1")
+    found = run("scan", path)
+    assert found.stdout == "own\t1\n"
+    assert "walkv show lists them" in found.stderr
+    assert "sk-12345" not in run("scan", path, "--json").stdout
+    assert run("scan", path, "--prefix", "own").stderr == ""
+    assert "sk-12345" in run("scan", path, "--all").stdout
+    assert len(run("scan", path, "--prefix", "00", "--hex").stdout.splitlines()) > 1

@@ -18,11 +18,10 @@ from click.testing import Result
 
 import walkv
 from walkv import AgentStore
-from walkv.cli import folder
-from walkv.cli.demo import audit, child, command, facts, report, telling, trial, twin
+from walkv.cli.demo import audit, child, command, facts, folder, report, telling, trial, twin
 from walkv.cli.demo.effects import ABSENT, Effect, Effects, read
+from walkv.cli.demo.folder import Listing, list_files
 from walkv.cli.demo.trial import Begun, Expected, Heard, Run, Stepping
-from walkv.cli.folder import Listing, list_files
 
 RunCommand = Callable[..., Result]
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -636,7 +635,7 @@ class TestDemo:
         arguments = ("--kills", "3", "--seconds", "0.3", "--seed", "7", "--directory", place)
         result = run("demo", files, *arguments)
         lines = result.stdout.splitlines()
-        assert f"folder  {files} (5 files, 12.9 kB)" in lines
+        assert f"folder  {files} (5 files, 12.6 KiB)" in lines
         assert f"store   {place} (kept)" in lines
         assert "seed    7" in lines
         assert "walkv: skipped other.walkv: a walkv store\n" in result.stderr

@@ -5,12 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import os
-import pty
 import re
-import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +17,7 @@ import pytest
 from click.testing import Result
 
 import walkv
+from tests.support.terminal import Terminal
 from walkv.engine import watch
 from walkv.engine.core import Engine
 
@@ -58,7 +56,7 @@ class TestInfo:
         assert facts["store"] == str(path)
         assert facts["format"] == "1, not encrypted"
         assert facts["state"] == "closed cleanly"
-        assert facts["kept log"].endswith("to keep: for 7 d, up to 1.1 GB")
+        assert facts["kept log"].endswith("to keep: for 7 d, up to 1 GiB")
         assert re.search(r"^\d+ +kept ", text, re.MULTILINE)
         assert re.search(r"^\d+ +tail ", text, re.MULTILINE)
         assert re.search(r"^messages +2 ", text, re.MULTILINE)
@@ -76,14 +74,18 @@ class TestInfo:
         assert counts == {"": 1, "sessions": 1, "messages": 2, "checkpoints": 3}
         assert run_json("info", path, "--fast")["namespaces"] is None
 
-    def test_who_has_it_open(self, run_json: Any, path: Path) -> None:
+    def test_who_has_it_open(self, run: Run, run_json: Any, path: Path) -> None:
         assert run_json("info", path)["open"] is False
         with walkv.open(path, sync=walkv.WriteThrough()) as store:
             assert isinstance(store.engine, Engine)
             watch.publish(store.engine)
             found = run_json("info", path)
+            text = run("info", path).stdout
         assert (found["open"], found["pid"]) == (True, os.getpid())
         assert found["sync_policy"] == "WriteThrough()"
+        assert found["last_recovery"]["clean"] is True
+        assert re.search(r"^last recovery +was closed cleanly; replayed ", text, re.MULTILINE)
+        assert re.search(r"^replay +\d+ commit", text, re.MULTILINE)
 
 
 def test_stats_are_the_writers_if_there_is_one(run: Run, run_json: Any, path: Path) -> None:
@@ -128,6 +130,8 @@ class TestTail:
         since = every[3]["last_sequence"]
         assert lines(run("tail", path, "--since", str(since), "--json")) == every[4:]
         assert lines(run("tail", path, "--limit", "0", "--json")) == []
+        none = run("tail", path, "--limit", "0")
+        assert (none.stdout, none.stderr) == ("", "")
 
     def test_json_has_every_operation(self, run: Run, path: Path) -> None:
         put, deleted = lines(run("tail", path, "--limit", "2", "--values", "--json"))
@@ -182,7 +186,18 @@ class TestLog:
         text = run("log", path, "--reverse", "--limit", "2").stdout.splitlines()
         assert text[0].split()[0] == "sequence"
         assert [line.split()[3] for line in text[1:]] == ["close", "commit"]
+        assert (
+            text[1].split()[-1] == f"{found[-1]['segment'].lstrip('0')}:{found[-1]['offset_bytes']}"
+        )
         assert len(lines(run("log", path, "--json", "--limit", "3"))) == 3
+
+    def test_a_window_of_80_columns(self, path: Path) -> None:
+        with Terminal("log", str(path)) as terminal:
+            assert terminal.wait() == 0
+        text = re.sub(r"\x1b\[[0-9;]*m", "", terminal.seen).splitlines()
+        assert max(map(len, text)) <= 80
+        assert sum(bool(re.search(r"\d{4}-\d\d-\d\d$", line.strip())) for line in text) == 1
+        assert re.search(r"\d\d:\d\d:\d\d\.\d{6}Z  commit .* \d+\.kept:64$", text[3].rstrip())
 
     def test_nothing(self, run: Run, path: Path) -> None:
         result = run("log", path, "--since", "100000")
@@ -307,61 +322,6 @@ class TestTop:
             assert terminal.wait() == 0
 
 
-class Terminal:
-    """The command in a terminal of 80 columns."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._mine, theirs = pty.openpty()
-        environment = os.environ | {"TERM": "xterm", "COLUMNS": "80", "LINES": "24"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "walkv.cli", *arguments],
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            env=environment,
-            preexec_fn=_become_its_own,
-        )
-        os.close(theirs)
-        self.seen = ""
-
-    def until(self, text: str) -> None:
-        """Read until a text has come."""
-        while text not in self.seen:
-            ready, _, _ = select.select([self._mine], [], [], 30)
-            assert ready, self.seen
-            self.seen += os.read(self._mine, 4096).decode(errors="replace")
-
-    def write(self, data: bytes) -> None:
-        os.write(self._mine, data)
-
-    def wait(self) -> int:
-        """The exit status, once it has ended."""
-        while self._process.poll() is None:
-            try:
-                self.seen += os.read(self._mine, 4096).decode(errors="replace")
-            except OSError:  # the other end was closed
-                break
-        return self._process.wait()
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.wait()
-        os.close(self._mine)
-
-
-def _become_its_own() -> None:
-    """The terminal is that of a session of its own, so that Ctrl-C reaches it."""
-    import fcntl
-    import termios
-
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.setsid()
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 class TestDoctor:
     def test_findings(self, run: Run, run_json: Any, path: Path, fails: Fails) -> None:
         text = run("doctor", path).stdout
@@ -382,6 +342,19 @@ class TestHealth:
     def test_ok(self, run: Run, run_json: Any, path: Path) -> None:
         assert run("health", path).stdout == "ok\n"
         assert run_json("health", path) == {"status": "ok", "reasons": []}
+
+    def test_whoever_watches_is_always_answered(
+        self, run_json: Any, fails: Fails, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with walkv.open(tmp_path / "sealed", key="one"):
+            pass
+        monkeypatch.setenv("WALKV_KEY", "another")
+        (tmp_path / "letter").touch()
+        for name, reason in (("none", "no walkv store"), ("sealed", "key"), ("letter", "a file")):
+            found = run_json("health", tmp_path / name, status=1)
+            assert found["status"] == "failed"
+            assert reason in found["reasons"][0]
+            assert reason in fails("health", tmp_path / name)
 
     def test_failed(self, run: Run, run_json: Any, path: Path) -> None:
         data = bytearray((path / "MANIFEST").read_bytes())
@@ -432,6 +405,59 @@ class TestUpkeep:
         text = run("sweep", tmp_path / "s").stdout
         assert text == "deleted 1 expired entry, 6 bytes\n"
         assert run_json("sweep", tmp_path / "s")["entry_count"] == 0
+
+    def test_prune_asks_before_all_is_gone(self, run: Run, fails: Fails, path: Path) -> None:
+        given = ("prune", path, "--messages-keep", "0")
+        result = run(*given, input="n\n", status=1)
+        assert result.stderr.startswith("Delete all there are: 2 of messages? [y/N]: ")
+        assert result.stderr.endswith("walkv: nothing was deleted\n")
+        assert run("prune", path, "--messages-keep", "0", "--dry-run").exit_code == 0
+        assert (
+            "2 of messages" in run(*given, "--checkpoints-keep", "1", input="n\n", status=1).stderr
+        )
+        with walkv.AgentStore(path) as agent:
+            assert len(agent.messages.history("s1")) == 2
+        run(*given, input="y\n")
+        with walkv.AgentStore(path) as agent:
+            assert agent.messages.history("s1") == []
+        run(*given, input="")  # there is nothing to ask about
+        run("prune", path, "--checkpoints-keep", "0", "--yes")
+        with walkv.AgentStore(path) as agent:
+            assert agent.checkpoints.list("t1") == []
+
+    def test_prune_registers_nothing(self, run: Run, run_json: Any, store: Path) -> None:
+        before = run_json("stats", store)["last_sequence"]
+        for options in (["--dry-run"], []):
+            result = run("prune", store, "--checkpoints-keep", "1", *options)
+            assert (result.stdout, "nothing to prune" in result.stderr) == ("", True)
+        assert run_json("prune", store, "--messages-keep", "1")["pruned"] == []
+        assert run_json("stats", store)["last_sequence"] == before
+
+    def test_keep(self, run: Run, run_json: Any, fails: Fails, store: Path) -> None:
+        def kept(*options: str) -> Any:
+            return run_json("keep", store, *options)["keep_log"]
+
+        assert kept() is None
+        assert kept("--days", "30") == {"seconds": 30 * 86_400.0, "max_bytes": 1 << 30}
+        assert kept("--max", "1.5 MiB") == {"seconds": 30 * 86_400.0, "max_bytes": 3 << 19}
+        text = run("keep", store).stdout
+        assert text == "to keep  for 30 d, up to 1.5 MiB\nkept     0 bytes in 0 segments\n"
+        run("compact", store)
+        assert run_json("keep", store)["kept_segment_count"] == 1
+        assert [each["value"] for each in lines(run("history", store, "user/1", "--json"))] == [
+            "Ada"
+        ]
+        assert run_json("keep", store, "--off") == {
+            "keep_log": None,
+            "kept_segment_count": 0,
+            "kept_bytes": 0,
+        }
+        for bad in ("0", "much", "5 XB", "1e3", "-1MiB"):
+            assert "is no size" in fails("keep", store, "--max", bad, status=2)
+        fails("keep", store, "--days", "0", status=2)
+        fails("keep", store, "--days", "1", "--off", status=2)
+        with walkv.open(store):
+            assert "has this store open" in fails("keep", store, "--days", "1")
 
     def test_keygen(self, run: Run, run_json: Any) -> None:
         key = run("keygen").stdout.strip()

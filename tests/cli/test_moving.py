@@ -17,6 +17,7 @@ import pytest
 from agents import SQLiteSession
 
 import walkv
+from tests.support.terminal import Terminal
 from walkv import AgentStore
 
 Run = Callable[..., Any]
@@ -76,6 +77,27 @@ def test_export_to_a_file_and_back(
         assert user.api_keys == {"openai": "sk-secret"}
     shown = run("import", "auto", out, other).stdout
     assert [line.split()[-1] for line in shown.splitlines()[1:]] == ["same"] * 3
+
+
+def test_a_note_stands_on_a_line_of_its_own_above_the_bar(
+    run: Run, agent_store: Path, tmp_path: Path
+) -> None:
+    run("export", agent_store, tmp_path / "out", "--entries", "--secrets")
+    with Terminal("import", "walkv", str(tmp_path / "out"), str(tmp_path / "b")) as terminal:
+        assert terminal.wait() == 0
+    before, note, _ = terminal.seen.partition("walkv: created a new store")
+    assert note
+    assert "importing" in before, "the bar was there"
+    assert before.endswith(("\n", "\r", "\x1b[2K")), repr(before)
+
+
+def test_a_store_is_no_file_to_import(
+    fails: Callable[..., str], agent_store: Path, tmp_path: Path
+) -> None:
+    for kind in ("walkv", "auto", "diskcache", "langgraph-sqlite"):
+        line = fails("import", kind, agent_store, tmp_path / "b.walkv")
+        assert line == f"{agent_store}: this is a store: export it first, or back it up"
+    assert not (tmp_path / "b.walkv").exists()
 
 
 def test_export_says_what_is_masked_and_what_was_written(

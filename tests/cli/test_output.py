@@ -33,11 +33,3 @@ def test_many_lines_go_out_in_few_pieces(
 def test_no_lines(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     output.emit_lines(iter(()))
     assert capsysbinary.readouterr().out == b""
-
-
-def test_a_table_is_not_cut_where_there_is_no_window(capsys: pytest.CaptureFixture[str]) -> None:
-    row = ("x" * 200, "[b]:smile:[/b]")
-    output.console().print(output.table(("name", "count"), [row]))
-    first, second = capsys.readouterr().out.splitlines()
-    assert first.split() == ["name", "count"]
-    assert second.split() == list(row)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from click.testing import Result
 
 import walkv
 from tests.cli.conftest import ENTRIES
+from walkv.engine.keyring import as_text
 
 Run = Callable[..., Result]
 Fails = Callable[..., str]
@@ -35,10 +37,15 @@ def test_what_is_missing_is_listed(
 ) -> None:
     path, file, offset_bytes = damaged
     result = run("repair", path, tmp_path / "new.walkv", status=1)
-    (row,) = [line for line in result.stdout.splitlines() if "data page" in line]
-    assert row.startswith(f"snapshots/{file.name}")
-    assert f"{offset_bytes} to " in row
-    assert "0000 to before " in row
+    facts, loss = (
+        dict(re.findall(r"^(\w[\w ]*?)  +(.+)$", block, re.M))
+        for block in result.stdout.split("\n\n")
+    )
+    assert facts["missing"] == "1 place"
+    assert (loss["lost in"], loss["what"]) == (f"snapshots/{file.name}", "data page")
+    assert loss["bytes"].startswith(f"{offset_bytes} to ")
+    assert loss["keys"].startswith("0000 to before ")
+    assert "checksum" in loss["reason"]
     found = run_json("repair", path, tmp_path / "again.walkv", status=1)
     (loss,) = found["damages"]
     assert (loss["path"], loss["offset_bytes"]) == (f"snapshots/{file.name}", offset_bytes)
@@ -115,3 +122,44 @@ def test_ctrl_c(run: Run, store: Path, tmp_path: Path, monkeypatch: pytest.Monke
     for path in before.rglob("*"):
         if path.is_file():
             assert (store / path.relative_to(before)).read_bytes() == path.read_bytes()
+
+
+@pytest.fixture
+def encrypted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store whose key is in the environment."""
+    monkeypatch.setenv("WALKV_KEY", as_text(bytes(range(32))))
+    with walkv.open(tmp_path / "sealed.walkv") as store:
+        store.put(b"k", b"v")
+        store.compact()
+        store.put(b"l", b"w")
+    return tmp_path / "sealed.walkv"
+
+
+def test_an_encrypted_store(
+    run: Run, fails: Fails, encrypted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "new.walkv"
+    run("repair", encrypted, target)
+    assert run("get", target, "k").stdout == "v"
+    run("verify", target)
+    monkeypatch.setenv("WALKV_KEY", as_text(bytes(32)))
+    assert "not the key of the store" in fails("repair", encrypted, tmp_path / "other.walkv")
+    monkeypatch.delenv("WALKV_KEY")
+    assert "WALKV_KEY" in fails("repair", encrypted, tmp_path / "other.walkv")
+    assert "WALKV_KEY" in fails("get", target, "k"), "it is encrypted, too"
+    assert sorted(os.listdir(tmp_path)) == ["new.walkv", "sealed.walkv"]
+
+
+def test_a_copy_of_the_manifest(
+    run: Run, fails: Fails, encrypted: Path, store: Path, tmp_path: Path
+) -> None:
+    target, copy = tmp_path / "new.walkv", tmp_path / "MANIFEST"
+    shutil.move(encrypted / "MANIFEST", copy)
+    assert "give the MANIFEST of a backup" in fails("repair", encrypted, target)
+    run("repair", encrypted, target, "--manifest", copy)
+    assert run("scan", target).stdout.split() == ["k", "v", "l", "w"]
+    other = tmp_path / "other.walkv"
+    foreign = store / "MANIFEST"
+    assert "another store" in fails("repair", encrypted, other, "--manifest", foreign)
+    assert "does not exist" in fails("repair", encrypted, other, "--manifest", "x", status=2)
+    assert not other.exists()

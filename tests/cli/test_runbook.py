@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,23 @@ def commands(heading: str) -> list[list[str]]:
     return [fence.splitlines() for fence in fences]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def this_walkv(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """``walkv`` is what is tested here, whichever is installed beside this Python, or none."""
+    directory = tmp_path_factory.mktemp("bin")
+    command = directory / "walkv"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m walkv.cli "$@"\n')
+    command.chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+        patch.setenv("PYTHONPATH", str(PAGE.parent.parent))
+        yield
+
+
 def typed(line: str, directory: Path) -> int:
     """Its exit status; fails on a traceback."""
-    environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     done = subprocess.run(
-        line, shell=True, cwd=directory, env=environment, capture_output=True, text=True, timeout=60
+        line, shell=True, cwd=directory, capture_output=True, text=True, timeout=60
     )
     assert "Traceback" not in done.stderr, done.stderr
     return done.returncode
@@ -51,7 +64,7 @@ def damaged(tmp_path: Path) -> Path:
 
 
 def test_damage_is_looked_at_and_a_backup_restored(damaged: Path) -> None:
-    look, restore, _ = commands("It says CorruptionError")
+    look, restore, _, _ = commands("It says CorruptionError")
     assert [typed(line, damaged) for line in look] == [0, 1]
     assert [typed(line, damaged) for line in restore] == [0, 0, 0]
     with walkv.AgentStore(damaged / STORE, create=False) as agent:
@@ -62,7 +75,7 @@ def test_damage_is_looked_at_and_a_backup_restored(damaged: Path) -> None:
 
 
 def test_damage_is_looked_at_and_repaired(damaged: Path) -> None:
-    look, _, repair = commands("It says CorruptionError")
+    look, _, repair, _ = commands("It says CorruptionError")
     assert [typed(line, damaged) for line in look] == [0, 1]
     statuses = [typed(line, damaged) for line in repair]
     assert statuses[1:] == [0, 0], "what is repaired is whole"
@@ -72,12 +85,31 @@ def test_damage_is_looked_at_and_repaired(damaged: Path) -> None:
     assert (damaged / "agent.damaged" / "MANIFEST").is_file(), "the original is kept"
 
 
+def test_indexes_that_disagree_are_mended(tmp_path: Path) -> None:
+    make_store(tmp_path)
+    with walkv.AgentStore(tmp_path / STORE) as agent:
+        agent.store.delete_range(prefix=agent.sessions.table.index_of("user_id").prefix)
+    *_, mend = commands("It says CorruptionError")
+    assert typed(mend[-1], tmp_path) == 1, "else it would show nothing"
+    assert [typed(line, tmp_path) for line in mend] == [0, 0]
+
+
+def test_a_store_is_encrypted_and_gets_another_key(tmp_path: Path) -> None:
+    make_store(tmp_path)
+    encrypt, rekey = commands("Encryption and keys")
+    assert [typed(line, tmp_path) for line in (*encrypt, *rekey)] == [0] * 6
+    key = (tmp_path / "new.key").read_text().strip()
+    with walkv.AgentStore(tmp_path / "sealed.walkv", create=False, key=key) as agent:
+        assert agent.store[b"user/1"] == b"Ada"
+        assert agent.verify() == []
+
+
 def test_every_symptom_of_the_first_table_has_its_section() -> None:
     text = PAGE.read_text()
     headings = re.findall(r"^## (.+)$", text, re.M)
     first = text[: text.index("\n## ")]
-    linked = re.findall(r"\[([^\]]+)\]\(#[\w-]+\)", first)
-    assert linked == headings
+    linked = dict.fromkeys(re.findall(r"\]\(#([\w-]+)\)", first))
+    assert list(linked) == [re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings]
 
 
 def test_every_section_says_what_to_do() -> None:

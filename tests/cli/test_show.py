@@ -17,7 +17,7 @@ from click.testing import Result
 
 import walkv
 from walkv import AgentStore, Declaration
-from walkv.cli import listing, values
+from walkv.cli import listing, tables, values
 from walkv.cli.app import walkv_command
 from walkv.namespaces.faces import CLASSES
 
@@ -287,7 +287,7 @@ class TestRecords:
             agent.messages.append("s1", role="user", content=text)
         table = run("show", "messages", made).stdout
         assert f"{text[:199]}…" in table
-        monkeypatch.setattr(listing.output, "is_terminal", lambda stream: stream is sys.stdout)
+        monkeypatch.setattr(tables.output, "is_terminal", lambda stream: stream is sys.stdout)
         table = run("show", "messages", made, env={"COLUMNS": "60"}).stdout
         assert max(map(len, table.splitlines())) == 60
         assert table.splitlines()[-1].endswith("user  word word word word wor…")
@@ -360,7 +360,7 @@ class TestJson:
             (0.5, "0.5"),
             ("a\tb", "a\\tb"),
             (b"a\xff", "a\\xff"),
-            (WHEN, "2025-06-01 12:30:15"),
+            (WHEN, "2025-06-01 12:30:15.250000Z"),
             ({}, ""),
             ({"a": 1, "b": [1, "é"]}, 'a: 1, b: [1, "é"]'),
             ([1, {"a\n": 2}], '1, {"a\\n": 2}'),
@@ -375,7 +375,11 @@ class TestJson:
         assert values.moment(now) == f"{now:%m-%d %H:%M:%S}"
         assert values.moment(now - timedelta(days=400))[:4] == str((now - timedelta(400)).year)
         assert values.moment(None) == ""
-        assert [values.seconds(each) for each in (None, 0.0125, 75.0)] == ["", "12.5 ms", "75.0 s"]
+        assert [values.seconds(each) for each in (None, 0.0125, 75.0)] == [
+            "",
+            "12.5 ms",
+            "1 min 15 s",
+        ]
 
 
 class TestSecrets:
@@ -421,7 +425,7 @@ class TestOwn:
         head, *found = rows("notes", path)
         assert head == ["note_id", "author", "created_at", "text", "token"]
         assert [row[0] for row in found] == ["n2", "n1", "n0"]
-        assert found[1] == ["n1", "ada", "2025-06-01 12:30:15", "first", "***"]
+        assert found[1] == ["n1", "ada", "2025-06-01 12:30:15.250000Z", "first", "***"]
 
     def test_else_by_key(self, run: Run, path: Path) -> None:
         found = lines(run("show", "marks", path, "--json"))

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from xxhash import xxh3_64_digest
 
 import walkv
+from walkv.namespaces import registry
 
 Run = Callable[..., Result]
 Fails = Callable[..., str]
@@ -51,6 +53,23 @@ class TestVerify:
         assert "records and indexes disagree" in result.stderr
         found = run_json("verify", path, status=1)
         assert (found["ok"], found["problems"], len(found["disagreements"])) == (False, [], 1)
+        assert "walkv reindex" in result.stderr
+        mended, last = run("reindex", path).stdout.splitlines()
+        assert mended.startswith("mended: sessions: the index entry ")
+        assert last == "indexes agree with the records"
+        assert run_json("reindex", path) == {"ok": True, "mended": [], "disagreements": []}
+        assert run_json("verify", path)["ok"] is True
+
+    def test_what_cannot_be_mended(self, run: Run, run_json: Any, tmp_path: Path) -> None:
+        path = tmp_path / "agent.walkv"
+        with walkv.AgentStore(path) as agent:
+            agent.sessions.create("s1", user_id="ada")
+            agent.store.delete(registry.KEY)
+        result = run("reindex", path, status=1)
+        assert "disagree: sessions: it has entries" in result.stdout
+        assert "agree with" not in result.stdout
+        found = run_json("reindex", path, status=1)
+        assert (found["ok"], found["mended"], len(found["disagreements"])) == (False, [], 1)
 
     def test_names_file_and_offset(self, run: Run, damaged: tuple[Path, Path, int]) -> None:
         path, file, offset_bytes = damaged
@@ -141,3 +160,26 @@ class TestVerify:
         assert run("verify", store, "--limit-rate", "50").stdout.startswith("no damage: ")
         for rate in ("0", "-1", "fast"):
             assert "--limit-rate" in fails("verify", store, "--limit-rate", rate, status=2)
+
+    def test_an_encrypted_store(
+        self, run: Run, run_json: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = tmp_path / "sealed.walkv"
+        monkeypatch.setenv("WALKV_KEY", "correct horse")
+        with walkv.AgentStore(path) as agent:
+            agent.sessions.create("s1", user_id="ada")
+            agent.store.compact()
+        run("verify", path)
+        (snapshot,) = (path / "snapshots").iterdir()
+        data = bytearray(snapshot.read_bytes())
+        root_offset = int.from_bytes(data[-56:-48], "little")
+        salt = int.from_bytes(data[32:40], "little")
+        data[-65] ^= 1
+        seed = (salt + root_offset) & (1 << 64) - 1
+        data[root_offset : root_offset + 8] = xxh3_64_digest(
+            bytes(data[root_offset + 8 : -64]), seed
+        )
+        snapshot.write_bytes(data)
+        found = run_json("verify", path, status=1)
+        (problem,) = found["problems"]
+        assert (problem["kind"], problem["offset_bytes"]) == ("tampered", root_offset)

@@ -50,6 +50,8 @@ walkv info agent.walkv
 walkv stats agent.walkv --json
 walkv health agent.walkv
 walkv verify agent.walkv
+walkv reindex agent.walkv
+walkv keep agent.walkv --days 30
 walkv sweep agent.walkv
 walkv prune agent.walkv --checkpoints-keep 10 --dry-run
 walkv compact agent.walkv

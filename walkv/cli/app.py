@@ -20,6 +20,7 @@ import click
 import walkv
 from walkv.cli import text
 from walkv.cli.backups import backup, backups, restore
+from walkv.cli.copying import copy_command
 from walkv.cli.data import delete, get, put, scan
 from walkv.cli.demo.command import demo
 from walkv.cli.diff import diff
@@ -29,11 +30,14 @@ from walkv.cli.following import log, tail
 from walkv.cli.history import history_command
 from walkv.cli.importing import import_command
 from walkv.cli.info import info
-from walkv.cli.keys import keygen
+from walkv.cli.keeping import keep
+from walkv.cli.keys import keygen, rekey
 from walkv.cli.output import is_terminal
 from walkv.cli.pruning import prune_command, sweep_command
+from walkv.cli.reindexing import reindex
 from walkv.cli.repairing import repair
 from walkv.cli.show import show
+from walkv.cli.stores import error_text
 from walkv.cli.top import top
 from walkv.cli.upkeep import compact, stats
 from walkv.cli.verifying import verify
@@ -75,7 +79,7 @@ class _Commands(click.Group):
             _report(_click_message(error), error)
             status = error.exit_code
         except (walkv.WalkvError, OSError) as error:
-            _report(_message(error), error)
+            _report(error_text(error), error)
             _discard_unwritable()
             status = _FAILED
         sys.exit(status)
@@ -107,17 +111,11 @@ def _report(message: str, error: BaseException, newline: bool = False) -> None:
     click.echo(("\n" if newline else "") + f"walkv: {text.one_line(message)}", err=True)
 
 
-def _message(error: walkv.WalkvError | OSError) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-        return f"{where}{error.strerror}"
-    return str(error) or type(error).__name__
-
-
 def _click_message(error: click.ClickException) -> str:
     if not isinstance(error, click.UsageError):
         return error.format_message()
-    message = error.format_message().rstrip(".")
+    # click lists choices a line each.
+    message = " ".join(error.format_message().split()).rstrip(".")
     message = message[:1].lower() + message[1:]
     command = "walkv" if error.ctx is None else error.ctx.command_path
     hint = f"see {command} --help"
@@ -186,14 +184,16 @@ def walkv_command(ctx: click.Context) -> None:
 GROUPS: Final[dict[str, tuple[click.Command, ...]]] = {
     "Data": (get, put, delete, scan, show),
     "Look inside": (info, stats, top, tail, log, history_command, diff),
-    "Back up": (backup, restore, backups),
-    "Check": (doctor, health, verify, repair),
-    "Move": (export_command, import_command),
-    "Upkeep": (compact, prune_command, sweep_command, keygen),
+    "Back up": (backup, restore, backups, keep),
+    "Check": (doctor, health, verify, reindex, repair),
+    "Move": (export_command, import_command, copy_command),
+    "Upkeep": (compact, prune_command, sweep_command, keygen, rekey),
     "See it work": (demo,),
 }
 """Every command, by the heading that it has in the help."""
 
 for _commands in GROUPS.values():
     for _command in _commands:
+        if isinstance(_command, click.Group):
+            _command.no_args_is_help = False  # a usage error is one line, of whichever click
         walkv_command.add_command(_command)

@@ -11,11 +11,19 @@ import click
 
 from walkv.cli import output, values
 from walkv.cli.options import json_option, not_empty, store_argument
+from walkv.cli.tables import Column, table
 from walkv.cli.text import one_line, path_text
 from walkv.errors import CorruptionError, FormatError
 from walkv.ops import backing
 from walkv.ops.backing import BackupInfo, BackupProblem
 
+_COLUMNS = (
+    Column("name", "backup", whole=True),
+    Column("time", whole=True),
+    Column("sequence", numeric=True),
+    Column("size", shown=values.size, numeric=True),
+    Column("objects", numeric=True, spare=True),
+)
 _KEEP = "Remove older backups, all but the newest N."
 _KEEP_DAYS = "Remove older backups, but none of the last D days."
 
@@ -63,13 +71,9 @@ def _moment(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     if value is None:
         return None
     try:
-        found = datetime.fromisoformat(value)
-    except ValueError:
-        raise click.BadParameter(
-            f"{value!r} is no time; write it as 2026-11-28T14:00, with Z or +01:00 if it is not "
-            "local time"
-        ) from None
-    return found.astimezone()
+        return values.read_instant(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command()
@@ -92,6 +96,9 @@ def backup(
     new since the last backup is copied; it is checked, and read back. With --keep and --keep-days
     older backups go afterwards, those that neither of them keeps.
 
+    An encrypted store is backed up as it is, encrypted. That takes no key; with WALKV_KEY more is
+    checked.
+
     Safe to interrupt, also with kill -9: the backups before stay as they were, and the next one
     uses what was copied.
 
@@ -109,6 +116,8 @@ def backup(
             progress=progress,
             max_bytes_per_second=_rate(limit_rate),
         )
+    for warning in report.warnings:
+        output.note(one_line(f"warning: left out of the backup: {warning}"))
     if as_json:
         output.emit_json(values.plain(dataclasses.asdict(report)))
         return
@@ -119,6 +128,7 @@ def backup(
             ("copied", _amount(report.copied_bytes, report.copied_objects)),
             ("there already", _amount(report.skipped_bytes, report.skipped_objects)),
             ("removed", _backups(len(report.removed))),
+            ("checked", report.checked),
             ("took", values.seconds(report.elapsed_seconds)),
         ]
     )
@@ -132,7 +142,10 @@ def backup(
     "--sequence", type=click.IntRange(min=0), metavar="N", help="Up to this operation, no further."
 )
 @click.option(
-    "--time", callback=_moment, metavar="TIME", help="As the store was then; local time, or with Z."
+    "--time",
+    callback=_moment,
+    metavar="TIME",
+    help="As the store was then; local time, unless it ends in Z, UTC or an offset.",
 )
 @json_option
 def restore(
@@ -146,8 +159,12 @@ def restore(
     """Make a store at STORE from the backups in TARGET.
 
     Without options, as the newest backup has it. With --sequence or --time, as it was at any moment
-    that the backups lead to; if it cannot be reached, the message says which can. Replaces nothing:
+    that the backups lead to; if it cannot be reached, the message says which can. Times are given
+    as walkv log, tail, history and backups list print them, among other forms. Replaces nothing:
     STORE must not be there yet. It appears there once it is complete and checked.
+
+    A backup of an encrypted store has the key that the store had then. Without it, a backup can be
+    restored as it is; --sequence and --time need it in WALKV_KEY.
 
     \b
     Examples:
@@ -163,16 +180,19 @@ def restore(
     if as_json:
         output.emit_json(values.plain(dataclasses.asdict(report)))
         return
-    output.print_facts(
-        [
-            ("restored", path_text(report.path)),
-            ("up to sequence", f"{report.sequence:,}"),
-            ("last commit", values.cell(report.time)),
-            ("from", ", ".join(report.backups)),
-            ("size", output.size(report.size_bytes)),
-            ("took", values.seconds(report.elapsed_seconds)),
-        ]
-    )
+    facts = [
+        ("restored", path_text(report.path)),
+        ("up to sequence", f"{report.sequence:,}"),
+    ]
+    if report.time is not None:
+        facts.append(("last commit", values.instant(report.time)))
+    facts += [
+        ("from", ", ".join(report.backups)),
+        ("checked", report.checked),
+        ("size", output.size(report.size_bytes)),
+        ("took", values.seconds(report.elapsed_seconds)),
+    ]
+    output.print_facts(facts)
 
 
 @click.group()
@@ -199,17 +219,16 @@ def list_command(target: str, as_json: bool) -> None:
             output.emit_json(_info_fields(each))
     else:
         rows = [
-            (
-                each.name,
-                values.cell(each.time),
-                "unreadable" if each.problem else f"{each.sequence:,}",
-                output.size(each.size_bytes),
-                f"{each.object_count:,}",
-            )
+            {
+                "name": each.name,
+                "time": each.time,
+                "sequence": "unreadable" if each.problem else f"{each.sequence:,}",
+                "size": each.size_bytes,
+                "objects": each.object_count,
+            }
             for each in found
         ]
-        headings = ("backup", "time (UTC)", "sequence", "size", "objects")
-        output.console().print(output.table(headings, rows, text_columns=2))
+        output.console().print(table(_COLUMNS, rows))
     if any(each.problem for each in found):
         click.get_current_context().exit(1)
 
@@ -223,20 +242,32 @@ def _info_fields(info: BackupInfo) -> dict[str, Any]:
 
 @backups.command("verify")
 @_target_argument
+@click.option(
+    "--set-aside", is_flag=True, help="Move damaged objects away, to be copied by the next backup."
+)
 @_rate_option
 @json_option
-def verify_command(target: str, limit_rate: float | None, as_json: bool) -> None:
+def verify_command(target: str, set_aside: bool, limit_rate: float | None, as_json: bool) -> None:
     """Read every backup, and check that it can be restored.
 
-    Changes nothing. Exit status 1 if there is damage, which is listed.
+    Changes nothing. With --set-aside, damaged objects are moved to damaged/ in TARGET, and the next
+    backup copies them again, if the store still has what was in them. Exit status 1 if there is
+    damage, which is listed.
+
+    Backups of an encrypted store are read with the key in WALKV_KEY. Without, or where they are
+    under an older one, they are held against checksums alone.
 
     \b
-    Example:
+    Examples:
       walkv backups verify /mnt/backups/agent --limit-rate 20
+      walkv backups verify /mnt/backups/agent --set-aside
     """
     with output.bar("checking") as progress:
         report = backing.verify_backups(
-            target, progress=progress, max_bytes_per_second=_rate(limit_rate)
+            target,
+            set_aside=set_aside,
+            progress=progress,
+            max_bytes_per_second=_rate(limit_rate),
         )
     if as_json:
         output.emit_json(
@@ -247,6 +278,8 @@ def verify_command(target: str, limit_rate: float | None, as_json: bool) -> None
                 "checked_bytes": report.checked_bytes,
                 "damaged": report.damaged,
                 "problems": [_problem_fields(problem) for problem in report.problems],
+                "sealed": report.sealed,
+                "set_aside": report.set_aside,
             }
         )
     elif report.ok:
@@ -258,10 +291,22 @@ def verify_command(target: str, limit_rate: float | None, as_json: bool) -> None
             click.echo(f"damaged: {one_line(_reason(problem.error))}; {users} cannot be restored")
         output.note(
             f"{len(report.damaged):,} of {_backups(report.backup_count)} cannot be restored; "
-            "remove what is named above, and the next backup copies it anew if the store has it"
+            + _advice(len(report.set_aside))
+        )
+    if report.sealed and not as_json:
+        output.note(
+            f"{_backups(len(report.sealed))} checked by checksums alone: encrypted, and not with "
+            "the key in WALKV_KEY"
         )
     if not report.ok:
         click.get_current_context().exit(1)
+
+
+def _advice(set_aside_count: int) -> str:
+    if not set_aside_count:
+        return "with --set-aside, the next backup copies what is damaged again, if the store has it"
+    objects = f"{set_aside_count:,} object{'' if set_aside_count == 1 else 's'}"
+    return f"{objects} moved to damaged/; make a backup, and verify again"
 
 
 def _reason(error: CorruptionError | FormatError) -> str:

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from walkv import Store, limits
 from walkv.cli import output
+from walkv.cli.asking import confirm
 from walkv.cli.options import (
     hex_option,
     json_option,
@@ -20,12 +21,14 @@ from walkv.cli.options import (
     sync_option,
 )
 from walkv.cli.policies import POLICIES
-from walkv.cli.stores import Failure, reading, writing
+from walkv.cli.stores import Failure, freeing, reading, writing
 from walkv.cli.text import escaped, for_json, shown
 
 _READ_BYTES: Final = 1 * limits.MIB
 _LONGEST_TTL_SECONDS: Final = 1e12
 _LEAST_PREVIEW_COLUMNS: Final = 20
+_RECORDS: Final = b"\0"
+_BEHIND_RECORDS: Final = b"\x01"
 
 
 def _no_such_key(key: bytes, as_hex: bool) -> Failure:
@@ -148,9 +151,9 @@ def _value_bytes(value: str | None, file: IO[bytes] | None, as_hex: bool) -> byt
     while block := stream.read(_READ_BYTES):
         data += block
         if len(data) > most_bytes:
+            most = output.size(limits.MAX_VALUE_BYTES)
             raise Failure(
-                f"a value has at most {limits.MAX_VALUE_BYTES} bytes, and this one has more; split "
-                "it over several keys"
+                f"a value has at most {most}, and this one has more; split it over several keys"
             )
     if as_hex:
         return range_bytes("VALUE", data.decode("ascii", "replace"), as_hex)
@@ -195,8 +198,8 @@ def delete(
         # Counted without the lock, so that nobody is kept waiting for an answer.
         with reading(path) as store:
             count = store.count(low)
-        _confirm(f"Delete {_keys(count)} {_beginning(low, as_hex)}?")
-    with writing(path) as store:
+        confirm(f"Delete {_keys(count)} {_beginning(low, as_hex)}?")
+    with freeing(path) as store:
         count = store.count(low)
         if count:
             store.delete_range(low, sync=POLICIES[sync])
@@ -207,24 +210,13 @@ def delete(
 
 
 def _delete_key(path: str, key: bytes, sync: str, as_hex: bool, as_json: bool) -> None:
-    with writing(path) as store:
+    with freeing(path) as store:
         found = key in store
         version = store.delete(key, sync=POLICIES[sync]) if found else 0
     if not found:
         raise _no_such_key(key, as_hex)
     if as_json:
         output.emit_json({"key": for_json(key, as_hex), "version": version})
-
-
-def _confirm(question: str) -> None:
-    """Ask, and go on only after a yes."""
-    try:
-        agreed = click.confirm(question, err=True)
-    finally:
-        if not output.is_terminal(sys.stdin):
-            click.echo(err=True)  # nobody has pressed Enter where it would show
-    if not agreed:
-        raise Failure("nothing was deleted")
 
 
 def _keys(count: int) -> str:
@@ -245,6 +237,9 @@ def _beginning(prefix: bytes, as_hex: bool) -> str:
     "--limit", type=click.IntRange(min=0), metavar="COUNT", help="At most so many entries."
 )
 @click.option("--keys-only", is_flag=True, help="Print keys without values.")
+@click.option(
+    "--all", "with_records", is_flag=True, help="Also an agent's records, as bytes, with secrets."
+)
 @hex_option
 @json_option
 def scan(
@@ -255,6 +250,7 @@ def scan(
     reverse: bool,
     limit: int | None,
     keys_only: bool,
+    with_records: bool,
     as_hex: bool,
     as_json: bool,
 ) -> None:
@@ -263,6 +259,10 @@ def scan(
     An entry is one line: the key, a tab, the value. Bytes that are not printable are shown as
     \\xNN, line breaks and tabs as \\n, \\r and \\t, and a backslash as \\\\. On a terminal long
     values are cut to the width of the window.
+
+    Keys that begin with a zero byte hold the records of an agent: walkv show lists those, and masks
+    what is secret. Here they are left out unless --all, or a prefix or start that begins with such
+    a byte, asks for them.
 
     \b
     Examples:
@@ -279,7 +279,14 @@ def scan(
         for name, argument in (("prefix", prefix), ("start", start), ("stop", stop))
     }
     bounds |= {"reverse": reverse, "limit": limit}
+    asked = with_records or (bounds["prefix"] or bounds["start"] or b"").startswith(_RECORDS)
+    leaves_out = not asked and not bounds["prefix"] and not bounds["start"]
+    if leaves_out:
+        bounds |= {"prefix": None, "start": _BEHIND_RECORDS}
     with reading(path) as store:
+        records = store.scan(stop=_BEHIND_RECORDS, limit=1, keys_only=True)
+        if leaves_out and next(records, None) is not None:
+            output.note("the records of an agent are left out; walkv show lists them")
         entries = _entries(store, bounds, keys_only)
         if as_json:
             output.emit_lines(_json_line(key, value, as_hex) for key, value in entries)

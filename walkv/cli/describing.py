@@ -12,22 +12,11 @@ from walkv.cli.text import one_line
 from walkv.engine.watch import Published
 
 
-def duration(seconds: float) -> str:
-    """``3 d 4 h``: the two largest units of a time span."""
-    parts: list[str] = []
-    left = max(int(seconds), 0)
-    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
-        count, left = divmod(left, size)
-        if count or (unit == "s" and not parts):
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
-
-
 def age(moment: datetime | None) -> str:
     """How long ago a moment is."""
     if moment is None:
         return "?"
-    return duration((datetime.now(UTC) - moment) / timedelta(seconds=1))
+    return output.duration(max((datetime.now(UTC) - moment) // timedelta(seconds=1), 0))
 
 
 def writer(holder: Published) -> str:
@@ -43,8 +32,26 @@ def kept(setting: KeepLog | None) -> str:
     """How much of the settled log a store keeps."""
     if setting is None:
         return "nothing"
-    long = "for ever" if setting.seconds > 1e9 else f"for {duration(setting.seconds)}"
+    long = "for ever" if setting.seconds > 1e9 else f"for {output.duration(setting.seconds)}"
     return f"{long}, up to {output.size(setting.max_bytes)}"
+
+
+def amount(size_bytes: int, count: int, noun: str) -> str:
+    """``1.2 MiB in 3 files``"""
+    return f"{output.size(size_bytes)} in {count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def share(used_bytes: int, budget_bytes: int) -> str:
+    """How much of a budget is used."""
+    return f"{output.size(used_bytes)} of {output.size(budget_bytes)}"
+
+
+def spread(found: Histogram) -> str:
+    """How long something took, in seconds."""
+    if not found.count:
+        return "none"
+    half, most = (output.duration(found.percentile(percent)) for percent in (50, 99))
+    return f"half within {half}, 99 % within {most}, all within {output.duration(found.largest)}"
 
 
 def stats_fields(stats: Stats) -> dict[str, Any]:

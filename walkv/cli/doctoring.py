@@ -9,9 +9,10 @@ import click
 from rich.table import Table
 from rich.text import Text
 
+from walkv import Health, WalkvError
 from walkv.cli import output
 from walkv.cli.options import json_option, not_empty, store_argument
-from walkv.cli.stores import Failure, no_store
+from walkv.cli.stores import Failure, error_text, no_store
 from walkv.cli.text import one_line, path_text
 from walkv.ops.diagnosing import Diagnosis
 from walkv.ops.diagnosing import doctor as examined
@@ -106,8 +107,12 @@ def health(ctx: click.Context, path: str, as_json: bool) -> None:
     """
     try:
         found = examined_health(path)
-    except FileNotFoundError as error:
-        raise Failure(no_store(path)) from error
+    except (WalkvError, OSError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        message = no_store(path) if missing else error_text(error)
+        if not as_json:
+            raise Failure(message) from error
+        found = Health("failed", (message,))  # who watches wants an answer, whatever is wrong
     if as_json:
         output.emit_json({"status": found.status, "reasons": list(found.reasons)})
     else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from contextlib import AbstractContextManager, nullcontext
 
 import click
 
 from walkv.cli import output
 from walkv.cli.options import json_option, range_bytes, store_argument
-from walkv.cli.stores import Failure, reading
+from walkv.cli.stores import Failure, naming, reading
+from walkv.cli.tables import Column, table
 from walkv.cli.text import path_text
 from walkv.ops.moving import ExportReport, export
 from walkv.ops.moving.collecting import ENTRIES, RECORDS
@@ -69,7 +71,9 @@ def export_command(
         raise click.UsageError("only an export to a file can go on")
     if to_stdout and form == MSGPACK and output.is_terminal(sys.stdout):
         raise click.UsageError("msgpack is not for a terminal: give OUT, or pipe it")
-    with reading(path) as store, output.bar("exporting") as progress:
+    written: AbstractContextManager[None]
+    written = nullcontext() if to_stdout else naming(f"{out}.part")
+    with reading(path) as store, output.bar("exporting") as progress, written:
         try:
             report = export(
                 store,
@@ -98,8 +102,12 @@ def _show(report: ExportReport, as_json: bool, stderr: bool) -> None:
         click.echo(output.json_bytes(dataclasses.asdict(report)), err=stderr)
         return
     if not stderr:
-        rows = [(name or "(keys and values)", f"{n:,}") for name, n in report.counts.items()]
-        output.console().print(output.table(("namespace", "items"), rows))
+        rows = [
+            {"namespace": name or "(keys and values)", "items": count}
+            for name, count in report.counts.items()
+        ]
+        columns = (Column("namespace"), Column("items", numeric=True))
+        output.console().print(table(columns, rows))
         output.print_facts([("on disk", output.size(report.size_bytes))])
     if len(set(report.sequences)) > 1:
         output.note("the store has changed since the export was begun: the file is of two moments")

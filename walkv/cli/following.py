@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 
 import click
@@ -12,10 +12,10 @@ from rich.text import Text
 
 from walkv import Change, Store
 from walkv.cli import operations, output, values
-from walkv.cli.listing import Column, table
 from walkv.cli.operations import Knowledge
 from walkv.cli.options import json_option, store_argument
 from walkv.cli.stores import reading
+from walkv.cli.tables import Column, table
 from walkv.ops.logged import LoggedFrame, frames
 
 since_option = click.option(
@@ -27,12 +27,11 @@ since_option = click.option(
 
 _COLUMNS = (
     Column("sequence", numeric=True),
-    Column("time", "time (UTC)"),
-    Column("kind"),
-    Column("operations", numeric=True),
-    Column("size", numeric=True),
-    Column("segment"),
-    Column("offset", numeric=True),
+    Column("time", shown=str, whole=True),
+    Column("kind", whole=True),
+    Column("operations", "ops", numeric=True),
+    Column("size", shown=values.size, numeric=True, spare=True),
+    Column("place", "segment:offset", whole=True),
 )
 
 
@@ -61,8 +60,9 @@ def log(
     """List the frames of the log: when what was committed, and where it lies.
 
     A frame is a commit, or a marker of how far the log was known to be durable, a seal at the end
-    of a segment, or a close. What was settled into snapshots is gone from the log, unless the store
-    keeps its log (walkv.KeepLog); then it goes back as far as that says.
+    of a segment, or a close. It lies in a segment, a file of the log, whose name is shown without
+    its zeros, from an offset in bytes on. What was settled into snapshots is gone from the log,
+    unless the store keeps its log (walkv keep); then it goes back as far as that says.
 
     What the commits have written is told by walkv tail. No key is needed for an encrypted store.
     Bytes that are no frame end a segment without an error; walkv verify says whether that is so
@@ -94,28 +94,38 @@ _AT_ONCE = 10_000
 """Rows of one table: a log may be longer than memory."""
 
 
-def _print_frames(found: Iterable[LoggedFrame]) -> None:
-    rows = iter(found)
+def _print_frames(found: Iterator[LoggedFrame]) -> None:
     some = False
-    while page := list(islice(rows, _AT_ONCE)):
+    for page in iter(lambda: list(islice(found, _AT_ONCE)), []):
         some = True
-        output.console().print(table(_COLUMNS, [_row(each) for each in page]))
+        times = [values.instant(each.time) for each in page]
+        if output.is_terminal(sys.stdout):
+            times = _under_dates(times)
+        output.console().print(table(_COLUMNS, list(map(_row, page, times))))
     if not some:
         output.note("no frames")
 
 
-def _row(found: LoggedFrame) -> dict[str, object]:
+def _under_dates(times: list[str]) -> list[str]:
+    """Times with their date above the first of a day only: a window has no room for more."""
+    days = [""] + [time.partition(" ")[0] for time in times]
+    return [
+        time.removeprefix(f"{day} ") if day == before else time.replace(" ", "\n")
+        for before, day, time in zip(days, days[1:], times, strict=False)
+    ]
+
+
+def _row(found: LoggedFrame, time: str) -> dict[str, object]:
     sequence = f"{found.first_sequence}"
     if found.last_sequence > found.first_sequence:
         sequence += f"-{found.last_sequence}"
     return {
         "sequence": sequence,
-        "time": f"{found.time:%Y-%m-%d %H:%M:%S.%f}"[:-3],
+        "time": time,
         "kind": found.kind,
         "operations": found.operation_count or None,
-        "size": output.size(found.size_bytes),
-        "segment": found.segment.lstrip("0"),
-        "offset": found.offset_bytes,
+        "size": found.size_bytes,
+        "place": f"{found.segment.lstrip('0')}:{found.offset_bytes}",
     }
 
 
@@ -177,7 +187,7 @@ def tail(
         except KeyboardInterrupt:
             if not follow:
                 raise
-        if not count and not follow and not as_json:
+        if limit and not count and not follow and not as_json:
             output.note("no commits in the log; what was settled is in the snapshots")
 
 
@@ -199,9 +209,8 @@ def _print_change(change: Change, knowledge: Knowledge, everything: bool, full: 
         sequences += f"-{change.last_sequence}"
     count = len(change.operations)
     noun = "operation" if count == 1 else "operations"
-    time = f"{values.cell(change.time)}.{change.time.microsecond // 1000:03d}"
     head = Text.assemble(
-        (time, "dim"),
+        (values.instant(change.time), "dim"),
         ("  #" + sequences, "bold"),
         f"  {count:,} {noun}, {output.size(change.size_bytes)}",
     )

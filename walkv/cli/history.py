@@ -8,11 +8,11 @@ from typing import Any
 import click
 
 from walkv import Store
-from walkv.cli import listing, operations, output, values
-from walkv.cli.listing import Column
+from walkv.cli import operations, output, values
 from walkv.cli.operations import Knowledge
 from walkv.cli.options import hex_option, json_option, key_bytes, store_argument
 from walkv.cli.stores import Failure, reading
+from walkv.cli.tables import Column, table
 from walkv.cli.text import shown
 from walkv.namespaces import keys
 from walkv.namespaces.registry import Entry
@@ -21,9 +21,9 @@ from walkv.ops.versions import Version, history
 
 _COLUMNS = (
     Column("sequence", numeric=True),
-    Column("time", "time (UTC)"),
-    Column("what"),
-    Column("size", numeric=True),
+    Column("time", whole=True),
+    Column("what", whole=True),
+    Column("size", shown=values.size, numeric=True, spare=True),
     Column("value", long=True),
 )
 
@@ -56,9 +56,9 @@ def history_command(
 
     KEY is a plain key. With --namespace it is a record of an agent, named by its key fields in
     order; a number or a time is given as walkv show shows it. The log knows when a version was
-    written, as far as it goes back: a store that is to keep it longer is opened with walkv.KeepLog.
-    Of what was settled long ago only the last version is known, without its time. A namespace that
-    keeps history adds its old versions, with the sequence of the write that replaced each.
+    written, as far as it goes back; walkv keep sets how far that is. Of what was settled long ago
+    only the last version is known, without its time. A namespace that keeps history adds its old
+    versions, with the sequence of the write that replaced each.
 
     Exit status 1 if nothing is known of the key.
 
@@ -85,7 +85,7 @@ def history_command(
                 output.emit_json(_fields(version, wanted, knowledge))
         else:
             rows = [_row(version, wanted, knowledge, as_hex) for version in found]
-            output.console().print(listing.table(_COLUMNS, rows))
+            output.console().print(table(_COLUMNS, rows))
 
 
 def _fields(version: Version, key: bytes, knowledge: Knowledge) -> dict[str, Any]:
@@ -112,9 +112,9 @@ def _row(version: Version, key: bytes, knowledge: Knowledge, as_hex: bool) -> di
     kept = version.kind == "version"
     return {
         "sequence": f"before {version.sequence}" if kept else str(version.sequence),
-        "time": "" if version.time is None else values.cell(version.time),
+        "time": version.time,
         "what": "kept version" if kept else version.kind,
-        "size": "" if value is None else output.size(len(value)),
+        "size": None if value is None else len(value),
         "value": preview,
     }
 
@@ -153,7 +153,7 @@ def _packed(name: str, argument: str, like: Any) -> bytes:
         if isinstance(like, float):
             return keys.pack_one(float(argument))
         if isinstance(like, datetime):
-            return keys.pack_one(datetime.fromisoformat(argument))
+            return keys.pack_one(values.read_instant(argument))
         if isinstance(like, bytes):
             return keys.pack_one(bytes.fromhex(argument))
         return keys.pack_one(argument)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Final
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from walkv import AgentStore, WalkvError
 from walkv.cli import output
-from walkv.cli.folder import directory_bytes
 from walkv.cli.options import json_option, not_empty, range_bytes
-from walkv.cli.stores import Failure, writing
-from walkv.cli.text import one_line
+from walkv.cli.stores import Failure, directory_bytes, writing
+from walkv.cli.tables import Column, table
+from walkv.cli.text import one_line, path_text
 from walkv.ops.moving import ImportReport, detect
 from walkv.ops.moving.importing import move
 from walkv.ops.moving.sources import opening
@@ -26,6 +22,15 @@ LANGGRAPH: Final = opening.LANGGRAPH
 KINDS: Final = (AUTO, *opening.KINDS, LANGGRAPH)
 _NEEDS_LANGGRAPH: Final = "this needs LangGraph: pip install 'walkv[cli,langgraph]'"
 _SHOWN_LINES: Final = 10
+_COLUMNS: Final = (
+    Column("namespace"),
+    Column("source", "in FILE", numeric=True),
+    Column("written", numeric=True),
+    Column("present", "there before", numeric=True),
+    Column("differing", "other", numeric=True),
+    Column("expired", numeric=True),
+    Column("compared", whole=True),
+)
 
 
 @click.command("import")
@@ -35,9 +40,9 @@ _SHOWN_LINES: Final = 10
     "path", metavar="[STORE]", default="agent.walkv", callback=lambda *given: not_empty(given[-1])
 )
 @click.option("--namespace", "names", multiple=True, help="Only this one; may be repeated.")
-@click.option("--replace", is_flag=True, help="Write over what is another one in STORE.")
+@click.option("--replace", is_flag=True, help="Write over items that differ.")
 @click.option("--without-masked", is_flag=True, help="Take records without their masked secrets.")
-@click.option("--table", metavar="NAME", help="sqlite-table: the table.")
+@click.option("--table", "table_name", metavar="NAME", help="sqlite-table: the table.")
 @click.option("--key", metavar="COLUMN", multiple=True, help="sqlite-table: its key column.")
 @click.option("--value", metavar="COLUMN", help="sqlite-table: the column with the values.")
 @click.option("--as", "name", metavar="NAMESPACE", help="sqlite-table: where the rows go.")
@@ -53,7 +58,7 @@ def import_command(
     names: tuple[str, ...],
     replace: bool,
     without_masked: bool,
-    table: str | None,
+    table_name: str | None,
     key: tuple[str, ...],
     value: str | None,
     name: str | None,
@@ -98,14 +103,16 @@ def import_command(
       walkv import langgraph-sqlite checkpoints.sqlite
       walkv import langgraph-sqlite checkpoints.sqlite agent.walkv --json
     """
+    if os.path.isfile(os.path.join(file, "MANIFEST")):
+        raise Failure(f"{path_text(file)}: this is a store: export it first, or back it up")
     if kind == AUTO:
-        kind = opening.TABLE if table is not None else detect(file)
+        kind = opening.TABLE if table_name is not None else detect(file)
     if kind == LANGGRAPH:
-        _refuse(names, replace, without_masked, table, key, value, name, prefix, allow_pickle)
+        _refuse(names, replace, without_masked, table_name, key, value, name, prefix, allow_pickle)
         _langgraph(ctx, file, path, as_json)
         return
     options = opening.Options(
-        table,
+        table_name,
         key,
         value,
         name,
@@ -155,7 +162,15 @@ def _langgraph(ctx: click.Context, file: str, path: str, as_json: bool) -> None:
         counts = importing.count(source)
         if not counts:
             raise Failure(f"{file}: there is nothing of LangGraph in this SQLite file")
-        with writing(path, create=True) as store, _progress(counts) as tell:
+        with writing(path, create=True) as store, output.bar("importing") as progress:
+            moved = 0
+
+            def tell(more: int) -> None:
+                nonlocal moved
+                moved += more
+                if progress is not None:
+                    progress(moved, counts)
+
             done = importing.run(source, AgentStore(store), tell)
     facts = done._asdict() | {
         "source_bytes": sum(map(_size_bytes, (file, f"{file}-wal"))),
@@ -196,24 +211,18 @@ def _report_fields(report: ImportReport) -> dict[str, Any]:
 
 def _print_report(report: ImportReport) -> None:
     rows = [
-        (
-            name or "(keys and values)",
-            *(
-                f"{count:,}"
-                for count in (
-                    moved.source_count,
-                    moved.written_count,
-                    moved.present_count,
-                    moved.differing_count,
-                    moved.expired_count,
-                )
-            ),
-            "same" if moved.same else "not the same",
-        )
+        {
+            "namespace": name or "(keys and values)",
+            "source": moved.source_count,
+            "written": moved.written_count,
+            "present": moved.present_count,
+            "differing": moved.differing_count,
+            "expired": moved.expired_count,
+            "compared": "same" if moved.same else "not the same",
+        }
         for name, moved in report.namespaces.items()
     ]
-    headings = ("namespace", "in FILE", "written", "there before", "other", "expired", "compared")
-    output.console().print(output.table(headings, rows))
+    output.console().print(table(_COLUMNS, rows))
     _note_lines("not moved", report.problems, report.problem_count)
     _note_lines("differs", report.differences, report.difference_count)
 
@@ -245,15 +254,3 @@ def _print(facts: dict[str, Any]) -> None:
 
 def _size_bytes(path: str) -> int:
     return os.path.getsize(path) if os.path.exists(path) else 0
-
-
-@contextmanager
-def _progress(count: int) -> Iterator[Callable[[int], None]]:
-    """A callback for how much more is done; shows a bar on a terminal, else nothing."""
-    if not output.is_terminal(sys.stderr):
-        yield lambda _: None
-        return
-    columns = (TextColumn("importing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=output.console(stderr=True), transient=True) as bar:
-        task = bar.add_task("importing", total=count)
-        yield lambda more: bar.advance(task, more)

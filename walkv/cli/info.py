@@ -9,11 +9,11 @@ import click
 from rich.table import Table
 
 from walkv import RecoveryReport, Store
-from walkv.cli import listing, output, values
-from walkv.cli.describing import age, kept, writer
-from walkv.cli.listing import Column
+from walkv.cli import output, values
+from walkv.cli.describing import age, amount, kept, writer
 from walkv.cli.options import json_option, store_argument
 from walkv.cli.stores import Failure, no_store, reading
+from walkv.cli.tables import Column, table
 from walkv.cli.text import one_line
 from walkv.ops.sizing import Size, sizes
 from walkv.ops.storefiles import StoreFiles, examine
@@ -21,23 +21,23 @@ from walkv.ops.storefiles import StoreFiles, examine
 _SEGMENTS = (
     Column("segment"),
     Column("state"),
-    Column("size", numeric=True),
+    Column("size", shown=values.size, numeric=True),
     Column("age", numeric=True),
 )
 _SNAPSHOTS = (
     Column("snapshot", numeric=True),
-    Column("size", numeric=True),
+    Column("size", shown=values.size, numeric=True),
     Column("entries", numeric=True),
-    Column("deletions", numeric=True),
+    Column("deletions", numeric=True, spare=True),
     Column("up to", numeric=True),
     Column("age", numeric=True),
 )
 _NAMESPACES = (
     Column("namespace"),
     Column("records", numeric=True),
-    Column("size", numeric=True),
-    Column("indexes", numeric=True),
-    Column("other", numeric=True),
+    Column("size", shown=values.size, numeric=True),
+    Column("indexes", shown=values.size, numeric=True),
+    Column("other", shown=values.size, numeric=True, spare=True),
 )
 _MOST_ROWS = 20
 """Of segments and snapshots; --json has them all."""
@@ -85,6 +85,7 @@ def _fields(store: Store, files: StoreFiles, found: list[Size] | None) -> dict[s
     """All of it for a program."""
     holder = files.holder
     told = None if holder is None else holder.stats
+    recovered = None if holder is None else holder.recovery
     stats = store.stats()
     return {
         "path": files.path,
@@ -104,6 +105,7 @@ def _fields(store: Store, files: StoreFiles, found: list[Size] | None) -> dict[s
         "free_bytes": stats.free_bytes,
         "keep_log": None if files.keep_log is None else dataclasses.asdict(files.keep_log),
         "recovery": dataclasses.asdict(store.recovery_report),
+        "last_recovery": None if recovered is None else dataclasses.asdict(recovered),
         "quarantined": list(files.quarantined),
         "quarantine_bytes": files.quarantine_bytes,
         "segments": [values.plain(each._asdict()) for each in files.segments],
@@ -118,7 +120,7 @@ def _facts(store: Store, files: StoreFiles) -> list[tuple[str, str]]:
     facts = [
         ("store", one_line(files.path)),
         ("format", f"{files.format_version}, {encrypted}"),
-        ("made", f"{values.cell(files.created)} UTC, {age(files.created)} ago"),
+        ("made", f"{values.instant(files.created)}, {age(files.created)} ago"),
         ("state", _state(files, store.recovery_report)),
     ]
     if holder is not None and holder.stats is not None:
@@ -133,13 +135,15 @@ def _facts(store: Store, files: StoreFiles) -> list[tuple[str, str]]:
     if stats.free_bytes is not None:
         facts.append(("free", output.size(stats.free_bytes)))
     if files.quarantined:
-        count, size = len(files.quarantined), output.size(files.quarantine_bytes)
-        facts.append(("quarantine", f"{size} in {count:,} file{'' if count == 1 else 's'}"))
+        quarantine = amount(files.quarantine_bytes, len(files.quarantined), "file")
+        facts.append(("quarantine", quarantine))
     report = store.recovery_report
     noun = "commit" if report.frame_count == 1 else "commits"
-    took = f"{report.elapsed_seconds * 1e3:.1f} ms"
-    opening = f"{report.frame_count:,} {noun} of the log in {took}"
-    return [*facts, ("to read", opening)]
+    took = output.duration(report.elapsed_seconds)
+    facts.append(("replay", f"{report.frame_count:,} {noun} of the log in {took}"))
+    if holder is not None and holder.recovery is not None:
+        facts.append(("last recovery", one_line(str(holder.recovery).removeprefix("the store "))))
+    return facts
 
 
 def _state(files: StoreFiles, report: RecoveryReport) -> str:
@@ -155,7 +159,7 @@ def _print_files(files: StoreFiles) -> None:
         {
             "segment": str(each.first_sequence),
             "state": each.state,
-            "size": output.size(each.size_bytes),
+            "size": each.size_bytes,
             "age": age(each.created),
         }
         for each in files.segments
@@ -163,7 +167,7 @@ def _print_files(files: StoreFiles) -> None:
     snapshots = [
         {
             "snapshot": each.snapshot_id,
-            "size": output.size(each.size_bytes),
+            "size": each.size_bytes,
             "entries": each.entry_count,
             "deletions": each.tombstone_count,
             "up to": each.last_sequence,
@@ -171,8 +175,8 @@ def _print_files(files: StoreFiles) -> None:
         }
         for each in files.snapshots
     ]
-    _print(listing.table(_SEGMENTS, segments[-_MOST_ROWS:]), len(segments), "segments")
-    _print(listing.table(_SNAPSHOTS, snapshots[-_MOST_ROWS:]), len(snapshots), "snapshots")
+    _print(table(_SEGMENTS, segments[-_MOST_ROWS:]), len(segments), "segments")
+    _print(table(_SNAPSHOTS, snapshots[-_MOST_ROWS:]), len(snapshots), "snapshots")
 
 
 def _print(made: Table, count: int, noun: str) -> None:
@@ -188,14 +192,14 @@ def _print_namespaces(found: list[Size]) -> None:
         {
             "namespace": each.namespace or "(plain keys)",
             "records": each.record_count,
-            "size": output.size(each.total_bytes),
-            "indexes": output.size(each.index_bytes),
-            "other": output.size(each.version_bytes + each.other_bytes),
+            "size": each.total_bytes,
+            "indexes": each.index_bytes,
+            "other": each.version_bytes + each.other_bytes,
         }
         for each in found
     ]
     click.echo()
     if rows:
-        output.console().print(listing.table(_NAMESPACES, rows))
+        output.console().print(table(_NAMESPACES, rows))
     else:
         output.note("the store is empty")

@@ -1,48 +1,16 @@
 """What ``walkv show`` shows of each namespace: its columns, and what comes first.
 
-Invariants:
-    1. Every namespace of an ``AgentStore`` has a listing.
-    2. A column with nothing in it is left out.
+Invariant:
+    Every namespace of an ``AgentStore`` has a listing.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final, NamedTuple
 
-from rich import box
-from rich.table import Table
-from rich.text import Text
-
-from walkv.cli import output, values
-
-Record = Mapping[str, Any]
-
-_STYLES: Final = {
-    **dict.fromkeys(("active", "completed", "success"), "green"),
-    **dict.fromkeys(("running", "in_progress", "paused"), "yellow"),
-    **dict.fromkeys(("failed", "expired"), "red"),
-    **dict.fromkeys(("cancelled", "deleted", "pending"), "dim"),
-}
-
-
-class Column(NamedTuple):
-    """A column.
-
-    Attributes:
-        field: of the record.
-        heading: the field's name if there is none.
-        shown: makes the cell of the field's value.
-        long: whether it is cut before others are.
-        numeric: whether it is set right.
-    """
-
-    field: str
-    heading: str = ""
-    shown: Callable[[Any], str] = values.cell
-    long: bool = False
-    numeric: bool = False
+from walkv.cli import values
+from walkv.cli.tables import Column, Record
 
 
 class Listing(NamedTuple):
@@ -220,38 +188,3 @@ def with_details(record: Record) -> Record:
 def for_names(names: Iterable[str]) -> tuple[Column, ...]:
     """Columns of records of which no more is known than the names of their fields."""
     return tuple(_long(name) for name in names)
-
-
-def table(columns: Iterable[Column], records: Sequence[Record]) -> Table:
-    """A table of records, as wide as the window; without one, as wide as its cells."""
-    window = output.is_terminal(sys.stdout)
-    made = Table(
-        box=box.SIMPLE_HEAD if window else None,
-        padding=(0, 1 if window else 2, 0, 0),
-        pad_edge=False,
-        show_edge=False,
-    )
-    by_column = []
-    for column in columns:
-        cells = [_cell(column, record.get(column.field), window) for record in records]
-        if not any(cells):
-            continue
-        by_column.append(cells)
-        made.add_column(
-            column.heading or column.field,
-            justify="right" if column.numeric else "left",
-            # Columns that may be folded give way first; no cell is, see below.
-            no_wrap=not column.long,
-            overflow="ellipsis",
-        )
-    for row in zip(*by_column, strict=True):
-        made.add_row(*row)
-    return made
-
-
-def _cell(column: Column, value: Any, window: bool) -> Text:
-    style = _STYLES.get(value, "") if column.field == "status" else ""
-    text = Text(column.shown(value), style=style, no_wrap=True, overflow="ellipsis")
-    if not window and column.long:
-        text.truncate(values.LONGEST_CELL, overflow="ellipsis")
-    return text

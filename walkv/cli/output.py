@@ -12,15 +12,13 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Final, Literal, TextIO
+from typing import Any, Final, TextIO
 
 import click
-from rich import box
+from rich import filesize
 from rich.console import Console
-from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.status import Status
-from rich.table import Table
 from rich.text import Text
 
 from walkv import WalkvError
@@ -29,6 +27,7 @@ _PLAIN_WIDTH: Final = 1_000
 """Columns where there is no window: wide enough that no table is ever folded."""
 
 _BUFFER_BYTES: Final = 64 * 1024
+_UNITS: Final = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 class _Console(Console):
@@ -55,22 +54,31 @@ def console(stderr: bool = False) -> Console:
 
 
 def size(size_bytes: int) -> str:
-    """``1.2 MB``"""
-    return decimal(size_bytes)
+    """``1.2 MiB``"""
+    if size_bytes == 1:
+        return "1 byte"
+    unit, suffix = filesize.pick_unit_and_suffix(size_bytes, list(_UNITS), 1024)
+    return f"{_figure(size_bytes / unit, 1)} {suffix}"
 
 
-def table(
-    headings: Sequence[str], rows: Iterable[Sequence[str]], *, text_columns: int = 1
-) -> Table:
-    """A table whose first columns are text and the others figures."""
-    plain = not is_terminal(sys.stdout)
-    made = Table(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for number, heading in enumerate(headings):
-        justify: Literal["left", "right"] = "left" if number < text_columns else "right"
-        made.add_column(heading, justify=justify, no_wrap=True)
-    for row in rows:
-        made.add_row(*row)
-    return made
+def duration(seconds: float) -> str:
+    """``1.2 ms``, ``3.4 s`` or ``3 d 4 h``: at most the two largest units of a time span."""
+    if seconds < 1:
+        return f"{_figure(seconds * 1e3, 2)} ms" if seconds > 0 else "0 s"
+    if seconds < 60:
+        return f"{_figure(seconds, 1)} s"
+    parts: list[str] = []
+    left = round(seconds)
+    for unit, unit_seconds in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, unit_seconds)
+        if count:
+            parts.append(f"{count:,} {unit}")
+    return " ".join(parts[:2])
+
+
+def _figure(value: float, decimals: int) -> str:
+    """Rounded, without zeros after the point."""
+    return f"{value:,.{decimals}f}".rstrip("0").rstrip(".")
 
 
 def print_facts(pairs: Sequence[tuple[str, str]]) -> None:
@@ -115,9 +123,16 @@ def _echo(lines: list[bytes]) -> None:
         click.echo(b"\n".join(lines))
 
 
+_bars: Final[list[Progress]] = []
+"""The bar that is shown, if there is one."""
+
+
 def note(text: str) -> None:
-    """A line on stderr that is not an error."""
-    click.echo(f"walkv: {text}", err=True)
+    """A line on stderr that is not an error; above the bar, if there is one."""
+    if _bars:
+        _bars[-1].console.print(Text(f"walkv: {text}"), soft_wrap=False)
+    else:
+        click.echo(f"walkv: {text}", err=True)
 
 
 @contextmanager
@@ -129,7 +144,11 @@ def bar(text: str) -> Iterator[Callable[[int, int], None] | None]:
     columns = (TextColumn(text), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console(stderr=True), transient=True) as shown:
         task = shown.add_task(text, total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+        _bars.append(shown)
+        try:
+            yield lambda done, total: shown.update(task, completed=done, total=total)
+        finally:
+            _bars.pop()
 
 
 class Steps:

@@ -10,10 +10,11 @@ from typing import Any, Final, cast
 import click
 
 from walkv import AgentStore, Store
-from walkv.cli import output
-from walkv.cli.listing import Column, table
+from walkv.cli import output, values
+from walkv.cli.asking import confirm
 from walkv.cli.options import Decorated, json_option, store_argument
-from walkv.cli.stores import reading, writing
+from walkv.cli.stores import freeing, reading
+from walkv.cli.tables import Column, table
 from walkv.namespaces import registry
 from walkv.namespaces.base import Namespace
 from walkv.namespaces.keyvalue import Reader
@@ -26,7 +27,7 @@ _LONGEST_SECONDS: Final = 36_500 * 86_400.0
 _COLUMNS: Final = (
     Column("namespace"),
     Column("records", numeric=True),
-    Column("freed", numeric=True),
+    Column("freed", shown=values.size, numeric=True),
 )
 
 
@@ -55,7 +56,7 @@ _dry_run_option = click.option("--dry-run", is_flag=True, help="Only count; chan
 
 
 def _opened(path: str, dry_run: bool) -> AbstractContextManager[Store]:
-    return reading(path) if dry_run else writing(path)
+    return reading(path) if dry_run else freeing(path)
 
 
 @click.command("prune")
@@ -71,6 +72,7 @@ def _opened(path: str, dry_run: bool) -> AbstractContextManager[Store]:
 @_age_option("--contexts-older-than", "Contexts that have not changed for so long go.")
 @_age_option("--executions-older-than", "Executions begun longer ago go, but for steps of once().")
 @_dry_run_option
+@click.option("--yes", is_flag=True, help="Do not ask before deleting all there are.")
 @json_option
 def prune_command(
     path: str,
@@ -81,6 +83,7 @@ def prune_command(
     contexts_older_than: float | None,
     executions_older_than: float | None,
     dry_run: bool,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Delete what an agent has kept long enough.
@@ -88,7 +91,8 @@ def prune_command(
     Each option names a rule; at least one is needed, and nothing else is deleted. An AGE is a
     number and s, m, h, d or w: 12h, 30d. A session goes with its messages and contexts, a
     checkpoint with the parts of its state that nothing else needs. Checkpoints that LangGraph keeps
-    are pruned as well, if walkv[langgraph] is installed.
+    are pruned as well, if walkv[langgraph] is installed. Where --messages-keep or
+    --checkpoints-keep is 0 it asks first, unless --yes is given.
 
     With --dry-run nothing is changed, and no lock is needed. Safe to interrupt: what is left goes
     when it is run again. The disk space comes back in the background, or by walkv compact.
@@ -109,36 +113,65 @@ def prune_command(
     )
     if all(rule is None for rule in rules):
         raise click.UsageError("say what is old, for example --checkpoints-keep 10")
-    with _opened(path, dry_run) as store, AgentStore(store) as agent, output.steps() as steps:
+    if not dry_run and not yes:
+        _confirm(path, rules)
+    with _opened(path, dry_run) as store, output.steps() as steps:
         done = []
-        for each in _pruned(agent, rules, dry_run):
+        for each in _pruned(store, rules, dry_run):
             steps.update(f"pruning: {each.namespace}")
             done.append(each)
     if as_json:
         output.emit_json({"dry_run": dry_run, "pruned": [each._asdict() for each in done]})
+        return
+    if not done:
+        output.note("the store has no records of an agent, so there is nothing to prune")
         return
     output.console().print(table(_COLUMNS, [_row(each) for each in done]))
     if dry_run:
         output.note("a dry run: nothing was deleted")
 
 
-def _pruned(agent: AgentStore, rules: Rules, dry_run: bool) -> Iterator[Pruned]:
-    namespaces: dict[str, Namespace[Any]] = dict(agent.by_name)
-    wanted = rules.checkpoints_keep is not None or rules.checkpoints_seconds is not None
-    if wanted and _GRAPHS in registry.read(cast(Reader, agent.store)):
-        try:
-            from walkv.integrations.langgraph.checkpoints import GraphCheckpoints
-        except ImportError:
-            output.note(f"{_GRAPHS} are left alone: pip install 'walkv[cli,langgraph]'")
-        else:
-            declaration = GraphCheckpoints.declaration
-            namespaces[_GRAPHS] = agent.namespace(declaration, cls=GraphCheckpoints)
-    yield from prune(namespaces, rules, dry_run=dry_run)
+def _confirm(path: str, rules: Rules) -> None:
+    """Ask before a rule that leaves nothing is followed."""
+    no_messages = rules.messages_keep == 0
+    no_checkpoints = rules.checkpoints_keep == 0 and rules.checkpoints_seconds is None
+    if not no_messages and not no_checkpoints:
+        return
+    radical = Rules(
+        messages_keep=0 if no_messages else None, checkpoints_keep=0 if no_checkpoints else None
+    )
+    # Counted without the lock, so that nobody is kept waiting for an answer.
+    with reading(path) as store:
+        found = [each for each in _pruned(store, radical, dry_run=True) if each.record_count]
+    if found:
+        counts = " and ".join(f"{each.record_count:,} of {each.namespace}" for each in found)
+        confirm(f"Delete all there are: {counts}?")
+
+
+def _pruned(store: Store, rules: Rules, dry_run: bool) -> Iterator[Pruned]:
+    known = registry.read(cast(Reader, store))
+    if not known:
+        return  # an AgentStore would register its namespaces, in a store that is not an agent's
+    with AgentStore(store) as agent:
+        namespaces: dict[str, Namespace[Any]] = dict(agent.by_name)
+        wanted = rules.checkpoints_keep is not None or rules.checkpoints_seconds is not None
+        if wanted and _GRAPHS in known:
+            try:
+                from walkv.integrations.langgraph.checkpoints import GraphCheckpoints
+            except ImportError:
+                output.note(f"{_GRAPHS} are left alone: pip install 'walkv[cli,langgraph]'")
+            else:
+                declaration = GraphCheckpoints.declaration
+                namespaces[_GRAPHS] = agent.namespace(declaration, cls=GraphCheckpoints)
+        yield from prune(namespaces, rules, dry_run=dry_run)
 
 
 def _row(done: Pruned) -> dict[str, Any]:
-    freed = "" if done.freed_bytes is None else output.size(done.freed_bytes)
-    return {"namespace": done.namespace, "records": done.record_count, "freed": freed}
+    return {
+        "namespace": done.namespace,
+        "records": done.record_count,
+        "freed": done.freed_bytes,
+    }
 
 
 @click.command("sweep")

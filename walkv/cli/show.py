@@ -12,9 +12,9 @@ import click
 
 from walkv import AgentStore, Wal, WriteBack, WriteThrough
 from walkv.cli import listing, output, own, values
-from walkv.cli.listing import Record
 from walkv.cli.options import json_option, not_empty
 from walkv.cli.stores import Failure, reading
+from walkv.cli.tables import Column, Record, table
 from walkv.cli.text import one_line, path_text
 from walkv.namespaces import registry
 from walkv.namespaces.base import Namespace
@@ -156,11 +156,11 @@ def _show_namespaces(agent: AgentStore, known: dict[str, Entry], path: str, as_j
         output.note(f"{path_text(path)} has no records of an agent; for its keys: walkv scan")
         return
     columns = (
-        listing.Column("namespace"),
-        listing.Column("records", numeric=True),
-        listing.Column("policy"),
+        Column("namespace"),
+        Column("records", numeric=True),
+        Column("policy"),
     )
-    output.console().print(listing.table(columns, rows))
+    output.console().print(table(columns, rows))
 
 
 # -- records ---------------------------------------------------------------------------------------
@@ -244,9 +244,9 @@ def _first(records: Iterator[Record], time: str | None, count: int) -> list[Reco
     return heapq.nlargest(count, records, key=moment)
 
 
-def _print(what: str, columns: Iterable[listing.Column], records: list[Record]) -> None:
+def _print(what: str, columns: Iterable[Column], records: list[Record]) -> None:
     if records:
-        output.console().print(listing.table(columns, records))
+        output.console().print(table(columns, records))
     else:
         output.note(f"no {what}")
 

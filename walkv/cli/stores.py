@@ -1,21 +1,25 @@
-"""Opening stores for commands, and what their errors are called on the command line.
+"""Opening stores for commands, their files, and what errors are called on the command line.
 
 The engine's messages speak of arguments of ``walkv.open``; a person at a prompt has none.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Final
 
 import click
 
 import walkv
 from walkv.cli import text
 from walkv.cli.output import note
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Failure(click.ClickException):
@@ -30,9 +34,13 @@ def reading(path: str) -> Iterator[walkv.Store]:
 
 
 @contextmanager
-def writing(path: str, *, create: bool = False) -> Iterator[walkv.Store]:
-    """A store to change; says on stderr if it was made or mended."""
-    with _open(path, read_only=False, create=create) as store:
+def writing(path: str, *, create: bool = False, **options: Any) -> Iterator[walkv.Store]:
+    """A store to change; says on stderr if it was made or mended.
+
+    Args:
+        options: as ``walkv.open`` takes them.
+    """
+    with _open(path, read_only=False, create=create, **options) as store:
         report = store.recovery_report
         if report.created:
             note(f"created a new store in {text.path_text(path)}")
@@ -41,13 +49,18 @@ def writing(path: str, *, create: bool = False) -> Iterator[walkv.Store]:
         yield store
 
 
-def _open(path: str, *, read_only: bool, create: bool) -> walkv.Store:
+def freeing(path: str) -> AbstractContextManager[walkv.Store]:
+    """A store to delete from. The floor of free space is for what takes space, not for this."""
+    return writing(path, min_free_bytes=0)
+
+
+def _open(path: str, *, read_only: bool, create: bool, **options: Any) -> walkv.Store:
     # Whatever the engine logs as an error it also raises.
     logging.getLogger("walkv").addHandler(logging.NullHandler())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            store = walkv.open(path, read_only=read_only, create=create)
+            store = walkv.open(path, read_only=read_only, create=create, **options)
         except FileNotFoundError:
             if create:
                 raise  # then it is not the store that is missing
@@ -72,3 +85,34 @@ def _locked(path: str, error: walkv.LockedError) -> str:
         f"{path}: {who} has this store open for writing, and only one may; wait until it is done "
         "(reading is possible meanwhile)"
     )
+
+
+def error_text(error: walkv.WalkvError | OSError) -> str:
+    """What an error says, with the file where it is known."""
+    if isinstance(error, OSError) and error.strerror:
+        where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return f"{where}{error.strerror}"
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def naming(path: str) -> Iterator[None]:
+    """For writing a file: an error that says that there is no room for it says which file."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno in _NO_ROOM:
+            error.filename = path
+        raise
+
+
+def directory_bytes(path: str) -> int:
+    """Bytes of the files in a directory and those below it."""
+    total = 0
+    for directory, _, names in os.walk(path):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(directory, name)).st_size
+            except FileNotFoundError:
+                continue  # removed meanwhile
+    return total

@@ -14,7 +14,15 @@ from rich.text import Text
 
 from walkv import Histogram, Stats
 from walkv.cli import output, screen
-from walkv.cli.describing import histogram_fields, kept, stats_fields, writer
+from walkv.cli.describing import (
+    amount,
+    histogram_fields,
+    kept,
+    share,
+    spread,
+    stats_fields,
+    writer,
+)
 from walkv.cli.options import json_option, store_argument
 from walkv.cli.stores import Failure, no_store
 from walkv.cli.text import one_line
@@ -179,7 +187,7 @@ def _work_rows(look: _Look) -> list[tuple[str, str]]:
         rows += [
             ("commits", f"{rate.commits:,.0f}/s, {rate.operations:,.0f} operations/s"),
             ("written", f"{output.size(round(rate.written_bytes))}/s"),
-            ("syncs", f"{rate.syncs:,.0f}/s   {_milliseconds(rate.sync_seconds)}"),
+            ("syncs", f"{rate.syncs:,.0f}/s   {spread(rate.sync_seconds)}"),
             ("commits a sync", _group(rate.group_sizes)),
             ("stalls", _stalls(rate.stall_seconds)),
             ("cache hits", _share(rate.cache_hit_ratio)),
@@ -187,8 +195,8 @@ def _work_rows(look: _Look) -> list[tuple[str, str]]:
             ("merges", _work(rate.merges, rate.merged_bytes, rate.interval_seconds)),
         ]
     memory = [
-        f"memtable {_of(stats.memtable_bytes, stats.memtable_budget_bytes)}",
-        f"cache {_of(stats.cache_bytes, stats.cache_budget_bytes)}",
+        f"memtable {share(stats.memtable_bytes, stats.memtable_budget_bytes)}",
+        f"cache {share(stats.cache_bytes, stats.cache_budget_bytes)}",
     ]
     if look.resident_bytes is not None:
         memory.append(f"process {output.size(look.resident_bytes)}")
@@ -201,16 +209,16 @@ def _work_rows(look: _Look) -> list[tuple[str, str]]:
 def _file_rows(look: _Look) -> list[tuple[str, str]]:
     files = look.files
     sizes = _sizes(files)
-    old = f"{_amount(sizes['kept_bytes'], 'segment')}; to keep: {kept(files.keep_log)}"
+    old = f"{_files(sizes['kept_bytes'], 'segment')}; to keep: {kept(files.keep_log)}"
     rows = [
-        ("log", _amount(sizes["log_bytes"], "segment")),
+        ("log", _files(sizes["log_bytes"], "segment")),
         ("kept log", old),
-        ("snapshots", _amount(sizes["snapshot_bytes"], "file")),
+        ("snapshots", _files(sizes["snapshot_bytes"], "file")),
     ]
     if look.free_bytes is not None:
         free = f"{output.size(look.free_bytes)} free"
         if look.stats is not None:
-            free += f", of which puts leave {output.size(look.stats.min_free_bytes)}"
+            free += f", puts stop below {output.size(look.stats.min_free_bytes)}"
         rows.append(("disk", free))
     return rows
 
@@ -224,37 +232,26 @@ def _sizes(files: StoreFiles) -> dict[str, list[int]]:
     }
 
 
-def _amount(sizes: list[int], noun: str) -> str:
-    return f"{output.size(sum(sizes))} in {len(sizes):,} {noun}{'' if len(sizes) == 1 else 's'}"
-
-
-def _milliseconds(found: Histogram) -> str:
-    if not found.count:
-        return ""
-    p50, p99 = found.percentile(50) * 1e3, found.percentile(99) * 1e3
-    return f"half within {p50:.2f} ms, 99 % within {p99:.2f} ms, all {found.largest * 1e3:.2f} ms"
+def _files(sizes: list[int], noun: str) -> str:
+    return amount(sum(sizes), len(sizes), noun)
 
 
 def _group(found: Histogram) -> str:
     if not found.count:
-        return ""
+        return "none"
     return f"{found.mean:,.1f} on average, up to {found.largest:,.0f}"
 
 
 def _stalls(found: Histogram) -> str:
     if not found.count:
         return "none"
-    return f"{found.count:,} commits waited for room, up to {found.largest * 1e3:,.0f} ms"
+    return f"{found.count:,} commits waited for room, up to {output.duration(found.largest)}"
 
 
 def _share(ratio: float | None) -> str:
-    return "" if ratio is None else f"{ratio:.1%}"
+    return "none" if ratio is None else f"{ratio:.1%}"
 
 
 def _work(count: float, size_bytes: float, seconds: float) -> str:
     done = round(count * seconds)
     return f"{done:,}, {output.size(round(size_bytes))}/s" if done else "none"
-
-
-def _of(used_bytes: int, budget_bytes: int) -> str:
-    return f"{output.size(used_bytes)} of {output.size(budget_bytes)}"

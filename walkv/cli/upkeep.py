@@ -9,10 +9,9 @@ import click
 
 from walkv import Histogram, Stats
 from walkv.cli import output
-from walkv.cli.describing import stats_fields, writer
-from walkv.cli.folder import directory_bytes
+from walkv.cli.describing import amount, share, spread, stats_fields, writer
 from walkv.cli.options import json_option, store_argument
-from walkv.cli.stores import reading, writing
+from walkv.cli.stores import directory_bytes, freeing, reading
 from walkv.cli.text import one_line
 from walkv.engine.vfs import OsFileSystem
 from walkv.engine.watch import published
@@ -63,9 +62,9 @@ def stats(path: str, as_json: bool) -> None:
         ("  deletions", f"{found.tombstone_count:,}"),
         ("last sequence", f"{found.last_sequence:,}"),
         ("on disk", output.size(found.disk_bytes)),
-        ("  log", _files(found.log_bytes, found.segment_count, "segment")),
-        ("  kept log", _files(found.kept_bytes, found.kept_segment_count, "segment")),
-        ("  snapshots", _files(found.snapshot_bytes, found.snapshot_count, "file")),
+        ("  log", amount(found.log_bytes, found.segment_count, "segment")),
+        ("  kept log", amount(found.kept_bytes, found.kept_segment_count, "segment")),
+        ("  snapshots", amount(found.snapshot_bytes, found.snapshot_count, "file")),
     ]
     output.print_facts(facts + ([] if told is None else _work(told)))
 
@@ -76,37 +75,22 @@ def _work(told: Stats) -> list[tuple[str, str]]:
     return [
         ("commits", f"{told.commit_count:,}, {output.size(told.written_bytes)} of log"),
         ("syncs", f"{told.sync_count:,}"),
-        ("  took", _spread(told.sync_seconds)),
+        ("  took", spread(told.sync_seconds)),
         ("  covered", f"{told.group_sizes.mean:,.1f} commits each, on average"),
-        ("stalls", _spread(told.stall_seconds)),
+        ("stalls", spread(told.stall_seconds)),
         ("flushes", _done(told.flush_count, told.flushed_bytes, told.flush_seconds)),
         ("merges", _done(told.merge_count, told.merged_bytes, told.merge_seconds)),
-        ("memtable", _of(told.memtable_bytes, told.memtable_budget_bytes)),
-        ("cache", _of(told.cache_bytes, told.cache_budget_bytes)),
+        ("memtable", share(told.memtable_bytes, told.memtable_budget_bytes)),
+        ("cache", share(told.cache_bytes, told.cache_budget_bytes)),
         ("  hits", f"{told.cache_hits / lookups:.1%}" if lookups else "no look-ups"),
         ("last error", one_line(told.background_error) or "none"),
     ]
 
 
-def _spread(found: Histogram) -> str:
-    if not found.count:
-        return "none"
-    p50, p99 = found.percentile(50) * 1e3, found.percentile(99) * 1e3
-    return f"half up to {p50:,.2f} ms, 99 % {p99:,.2f} ms, all {found.largest * 1e3:,.2f} ms"
-
-
 def _done(count: int, size_bytes: int, seconds: Histogram) -> str:
     if not count:
         return "none"
-    return f"{count:,}, {output.size(size_bytes)}, {seconds.mean:,.2f} s on average"
-
-
-def _of(used_bytes: int, budget_bytes: int) -> str:
-    return f"{output.size(used_bytes)} of {output.size(budget_bytes)}"
-
-
-def _files(size_bytes: int, count: int, kind: str) -> str:
-    return f"{output.size(size_bytes)} in {count:,} {kind}{'' if count == 1 else 's'}"
+    return f"{count:,}, {output.size(size_bytes)}, {output.duration(seconds.mean)} on average"
 
 
 @click.command()
@@ -124,7 +108,7 @@ def compact(path: str, as_json: bool) -> None:
       walkv compact agent.walkv
     """
     before_bytes = directory_bytes(path) if os.path.isdir(path) else 0
-    with writing(path) as store, output.steps() as steps:
+    with freeing(path) as store, output.steps() as steps:
         steps.update("compacting")
         store.compact()
     after_bytes = directory_bytes(path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any, Final
@@ -66,7 +67,7 @@ def cell(value: Any) -> str:
     if isinstance(value, str):
         return one_line(value)
     if isinstance(value, datetime):
-        return f"{value:%Y-%m-%d %H:%M:%S}"
+        return instant(value) if value.tzinfo else f"{value:%Y-%m-%d %H:%M:%S}"
     if isinstance(value, bytes):
         return escaped(value)
     if isinstance(value, bool):
@@ -86,21 +87,40 @@ def _inner(value: Any) -> str:
     return cell(value)
 
 
+def instant(value: datetime) -> str:
+    """``2026-11-28 19:30:55.695432Z``: a time in UTC, as ``read_instant`` takes it."""
+    return f"{value.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}Z"
+
+
+def read_instant(text: str) -> datetime:
+    """A time in UTC, of one with ``Z``, ``UTC`` or an offset at its end, or else of local time.
+
+    Raises:
+        ValueError: it is none.
+    """
+    form = re.sub(r"\s*UTC$", "Z", text.strip(), flags=re.IGNORECASE)
+    try:
+        return datetime.fromisoformat(form).astimezone(UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"{text!r} is no time; write it as 2026-11-28T14:00, with Z or +01:00 if it is not "
+            "local time"
+        ) from None
+
+
 def moment(value: datetime | None) -> str:
-    """A time, without its year where that is plain."""
+    """A time of a column that says UTC, to the second, without its year where that is plain."""
     if value is None:
         return ""
     recent = abs(datetime.now(UTC) - value) < _PLAIN_YEAR
-    return f"{value:%m-%d %H:%M:%S}" if recent else cell(value)
+    return f"{value:%m-%d %H:%M:%S}" if recent else f"{value:%Y-%m-%d %H:%M:%S}"
 
 
 def seconds(value: float | None) -> str:
     """``1.2 ms``"""
-    if value is None:
-        return ""
-    return f"{value * 1e3:,.1f} ms" if value < 1 else f"{value:,.1f} s"
+    return "" if value is None else output.duration(value)
 
 
-def size(value: int) -> str:
-    """``1.2 MB``"""
-    return output.size(value)
+def size(value: int | None) -> str:
+    """``1.2 MiB``"""
+    return "" if value is None else output.size(value)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from walkv import CodecError, CorruptionError, FormatError, Store, VerifyReport
+from walkv import CodecError, CorruptionError, FormatError, Store, TamperedError, VerifyReport
 from walkv.cli import output
 from walkv.cli.options import json_option, store_argument
 from walkv.cli.stores import reading
@@ -31,7 +31,9 @@ def verify(ctx: click.Context, path: str, limit_rate: float | None, as_json: boo
     the indexes, counts and numbers of records against the records, in every namespace of the store.
     Changes nothing. Exit status 1 if there is damage, which is listed file by file, or a
     disagreement. Where the damage keeps the store from opening, only the first that opening met is
-    listed, and "complete" is false in the JSON; walkv repair lists all.
+    listed, and "complete" is false in the JSON; walkv repair lists all. walkv reindex ends
+    disagreements. An encrypted store is
+    opened with the key in WALKV_KEY, and it is seen whether anybody has changed it.
 
     \b
     Examples:
@@ -64,7 +66,10 @@ def verify(ctx: click.Context, path: str, limit_rate: float | None, as_json: boo
     elif disagreements:
         for line in disagreements:
             click.echo(f"disagree: {one_line(line)}")
-        output.note("the bytes are as they were written, but records and indexes disagree")
+        output.note(
+            "the bytes are as they were written, but records and indexes disagree; walkv reindex "
+            "puts that right"
+        )
     elif report.ok:
         size = output.size(report.checked_bytes)
         click.echo(f"no damage: {report.file_count:,} files, {size} checked")
@@ -114,7 +119,7 @@ def _problem_fields(problem: CorruptionError | FormatError) -> dict[str, Any]:
             "supported": problem.supported,
         }
     return {
-        "kind": "corruption",
+        "kind": "tampered" if isinstance(problem, TamperedError) else "corruption",
         "path": problem.path,
         "offset_bytes": problem.offset_bytes,
         "reason": problem.reason,

@@ -32,8 +32,8 @@ import walkv
 from walkv import RUN_AGAIN, AgentStore
 from walkv.cli.demo import facts, telling
 from walkv.cli.demo.effects import ABSENT, Effects
+from walkv.cli.demo.folder import read_file
 from walkv.cli.demo.telling import call, tell, tell_found
-from walkv.cli.folder import read_file
 from walkv.cli.text import escaped, one_line
 from walkv.namespaces.executions import Execution, Recording
 from walkv.namespaces.sessions import Session

@@ -16,10 +16,10 @@ from walkv.cli import output
 from walkv.cli.demo import audit as auditing
 from walkv.cli.demo import effects as log
 from walkv.cli.demo import report, trial, twin
+from walkv.cli.demo.folder import list_files
 from walkv.cli.demo.report import Outcome
-from walkv.cli.folder import directory_bytes, list_files
 from walkv.cli.options import json_option
-from walkv.cli.stores import Failure
+from walkv.cli.stores import Failure, directory_bytes
 
 _EARLIEST_SHARE: Final = 0.3
 """The kill comes at a random moment between this share of --seconds and all of it."""

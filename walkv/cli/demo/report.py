@@ -13,14 +13,23 @@ from typing import Any, Final
 
 import click
 
-from walkv.cli import output
+from walkv.cli import output, values
 from walkv.cli.demo.audit import Audit
+from walkv.cli.demo.folder import MOST_FILES, Listing, in_memory
 from walkv.cli.demo.trial import Heard, Run
 from walkv.cli.demo.twin import Twin
-from walkv.cli.folder import MOST_FILES, Listing, in_memory
+from walkv.cli.tables import Column, table
 from walkv.cli.text import escaped, for_json, one_line, path_text
 
 _MOST_SHOWN: Final = 5
+_COLUMNS: Final = (
+    Column("namespace"),
+    Column("policy"),
+    Column("records", numeric=True),
+    Column("acknowledged", numeric=True),
+    Column("found", numeric=True),
+    Column("lost", numeric=True),
+)
 
 
 @dataclass(slots=True)
@@ -184,19 +193,18 @@ def print_end(outcome: Outcome) -> None:
     audit = outcome.audit
     _print_section("after the last kill", _check_lines(outcome))
     click.echo()
-    headings = ("namespace", "policy", "records", "acknowledged", "found", "lost")
     rows = [
-        (
-            row.name if row.name == row.namespace else f"{row.namespace}: {row.name}",
-            row.policy,
-            f"{row.records:,}",
-            f"{row.acknowledged:,}",
-            f"{row.found:,}",
-            f"{row.lost:,}",
-        )
+        {
+            "namespace": row.name if row.name == row.namespace else f"{row.namespace}: {row.name}",
+            "policy": row.policy,
+            "records": row.records,
+            "acknowledged": row.acknowledged,
+            "found": row.found,
+            "lost": row.lost,
+        }
         for row in audit.rows
     ]
-    output.console().print(output.table(headings, rows, text_columns=2))
+    output.console().print(table(_COLUMNS, rows))
     if outcome.twin is not None:
         click.echo()
         _print_sizes(outcome, outcome.twin)
@@ -237,9 +245,13 @@ def _print_sizes(outcome: Outcome, twin: Twin) -> None:
         ("walkv", outcome.store_bytes, count / outcome.call_seconds),
         ("SQLite, records as JSON", twin.size_bytes, count / twin.elapsed_seconds),
     ]
-    shown = [(name, output.size(size), f"{rate:,.0f}") for name, size, rate in rows]
-    headings = (f"the same {count:,} commits", "on disk", "commits/s")
-    output.console().print(output.table(headings, shown))
+    columns = (
+        Column("name", f"the same {count:,} commits"),
+        Column("size", "on disk", values.size, numeric=True),
+        Column("rate", "commits/s", numeric=True),
+    )
+    shown = [{"name": name, "size": size, "rate": round(rate)} for name, size, rate in rows]
+    output.console().print(table(columns, shown))
 
 
 def _verdict(outcome: Outcome) -> str:

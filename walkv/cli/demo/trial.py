@@ -25,7 +25,7 @@ import msgpack
 import walkv
 from walkv import limits
 from walkv.cli.demo import telling
-from walkv.cli.folder import Listing
+from walkv.cli.demo.folder import Listing
 from walkv.namespaces import codec
 
 _START_SECONDS: Final = 60.0

@@ -139,15 +139,3 @@ def in_memory(path: str) -> bool:
         (len(point), kind) for point, kind in mounts if real.startswith(point.rstrip(b"/") + b"/")
     ]
     return max(inside, default=(0, b""))[1] in (b"tmpfs", b"ramfs")
-
-
-def directory_bytes(path: str) -> int:
-    """Bytes of the files in a directory and those below it."""
-    total = 0
-    for directory, _, names in os.walk(path):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(directory, name)).st_size
-            except FileNotFoundError:
-                continue  # removed meanwhile
-    return total
