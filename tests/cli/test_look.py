@@ -465,3 +465,17 @@ class TestUpkeep:
         assert prefix == "walkv-key-1"
         assert len(base64.urlsafe_b64decode(data)) == 32
         assert run_json("keygen")["key"] != key
+
+
+def test_the_log_of_an_encrypted_store_needs_no_key(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "s")
+    with walkv.open(path, key="a passphrase") as store:
+        store.put(b"topsecret", b"1")
+    found = run("log", path)
+    assert found.exit_code == 0
+    assert "commit" in found.stdout
+    assert "topsecret" not in found.stdout
+    monkeypatch.setenv("WALKV_KEY", "another one")
+    run("log", path, status=1)

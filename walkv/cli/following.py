@@ -10,7 +10,7 @@ from itertools import islice
 import click
 from rich.text import Text
 
-from walkv import Change, Store
+from walkv import Change, EncryptionError, Store
 from walkv.cli import operations, output, values
 from walkv.cli.operations import Knowledge
 from walkv.cli.options import json_option, store_argument
@@ -74,13 +74,17 @@ def log(
       walkv log agent.walkv --reverse --limit 20
       walkv log agent.walkv --since 1000 --until 2000 --json
     """
-    with reading(path):  # says what is wrong, if it is no store
-        found = frames(path, since or 0, until, reverse=reverse)
-        chosen = islice(found, limit)
-        if as_json:
-            output.emit_lines(output.json_bytes(_frame_fields(each)) for each in chosen)
-        else:
-            _print_frames(chosen)
+    try:
+        with reading(path):
+            pass  # it says what is wrong, if it is no store
+    except EncryptionError as error:
+        if error.reason != "missing":
+            raise
+    chosen = islice(frames(path, since or 0, until, reverse=reverse), limit)
+    if as_json:
+        output.emit_lines(output.json_bytes(_frame_fields(each)) for each in chosen)
+    else:
+        _print_frames(chosen)
 
 
 def _frame_fields(found: LoggedFrame) -> dict[str, object]:
