@@ -198,8 +198,8 @@ def test_without_the_extra_it_says_what_to_install() -> None:
 
 # -- the table and the page ------------------------------------------------------------------------
 
-NOT_TOLD = {"path", "read_only", "sync_policy", "pid", "opened_at"}
-"""These are labels, or the same as another number."""
+NOT_TOLD = {"path", "read_only", "sync_policy", "encrypted", "pid", "opened_at"}
+"""These are labels, or the same as another number, or do not change."""
 
 
 class Asked:

@@ -284,9 +284,6 @@ def scan(
     if leaves_out:
         bounds |= {"prefix": None, "start": _BEHIND_RECORDS}
     with reading(path) as store:
-        records = store.scan(stop=_BEHIND_RECORDS, limit=1, keys_only=True)
-        if leaves_out and next(records, None) is not None:
-            output.note("the records of an agent are left out; walkv show lists them")
         entries = _entries(store, bounds, keys_only)
         if as_json:
             output.emit_lines(_json_line(key, value, as_hex) for key, value in entries)
@@ -294,6 +291,9 @@ def scan(
             _show_entries(entries, as_hex)
         else:
             output.emit_lines(_plain_line(key, value, as_hex) for key, value in entries)
+        records = store.scan(stop=_BEHIND_RECORDS, limit=1, keys_only=True)
+        if leaves_out and next(records, None) is not None:
+            output.note("the records of an agent were left out; walkv show lists them")
 
 
 def _entries(
