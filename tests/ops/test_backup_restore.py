@@ -420,6 +420,7 @@ class TestThePath:
     def test_what_a_killed_restore_left_is_built_over(self, made: Path, tmp_path: Path) -> None:
         left = tmp_path / ".r.restoring"
         (left / "store" / "log").mkdir(parents=True)
+        (left / "LOCK").touch()
         (left / "store" / "log" / f"{1:020d}.wal").write_text("half")
         (left / "store" / "MANIFEST").write_text("half")
         restore(made, tmp_path / "r")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import os
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tests.ops.backup_help import contents, no_syncs  # noqa: F401  # a fixture
 from walkv import ops
 from walkv.engine.keyring import Ring
 from walkv.errors import BackupError, ImportSourceError
+from walkv.ops import placing
 from walkv.ops.backing import listings, places
 from walkv.ops.backing.listings import Listing
 
@@ -252,3 +255,51 @@ def test_a_ring_does_not_ask_for_hours_of_work(numbers: tuple[int, ...], refused
             Ring.of(fields)
     else:
         assert Ring.of(fields).newest == 1
+
+
+def test_files_of_others_in_a_target_stay(store: Path, tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / "objects").mkdir(parents=True)
+    (project / "objects" / "teapot.obj").write_text("mine")
+    ops.backup(store, project)
+    with walkv.open(store) as opened:
+        opened.put(b"a", b"2")
+    ops.backup(store, project, keep=1)
+    assert (project / "objects" / "teapot.obj").read_text() == "mine"
+    (project / "README").write_text("x")
+    ops.backup(store, project, keep=1)  # it has backups, so it is a target
+    other = tmp_path / "other"
+    (other / "objects").mkdir(parents=True)
+    (other / "README").write_text("x")
+    with pytest.raises(BackupError):
+        ops.backup(store, other)
+
+
+def test_one_that_gives_up_leaves_the_next_one_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both build at the same place; the first has just removed its lock's name."""
+    unlink = os.unlink
+    unlinked, built = threading.Event(), threading.Event()
+
+    def slowly(path: Any, *args: Any, **options: Any) -> None:
+        unlink(path, *args, **options)
+        if threading.current_thread().name == "first" and str(path).endswith("LOCK"):
+            unlinked.set()
+            built.wait(30)
+
+    monkeypatch.setattr(os, "unlink", slowly)
+    path = str(tmp_path / "x")
+
+    def first() -> None:
+        with suppress(RuntimeError), placing.building(path, "restoring"):
+            raise RuntimeError("no space")
+
+    thread = threading.Thread(target=first, name="first")
+    thread.start()
+    assert unlinked.wait(30)
+    with placing.building(path, "restoring") as made:
+        Path(made, "MANIFEST").write_text("whole")
+        built.set()
+        thread.join()
+    assert Path(path, "MANIFEST").read_text() == "whole"

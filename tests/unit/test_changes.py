@@ -25,6 +25,8 @@ from walkv import (
     Put,
     WriteBack,
 )
+from walkv.engine import recovery
+from walkv.engine.changes import Feed
 from walkv.testing import Fault, FaultyFileSystem, ManualClock, SimulatedFileSystem
 
 ALL = KeepLog(1e6, 1 << 30)
@@ -394,3 +396,30 @@ def test_where_it_is_read_to_while_the_log_rotates(tmp_path: Path) -> None:
         store.compact()
         log.__class__ = Slowly.__base__
         assert found[0] == expected
+
+
+def test_a_reader_that_was_overtaken_leaves_nothing_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The writer commits more than is taken at once, just as the reader looks at the end."""
+    judge = recovery.judge
+    with walkv.open(tmp_path / "s") as store:
+        store.put(b"0", b"")
+        with walkv.open(tmp_path / "s", read_only=True) as reader:
+            overtaken = False
+
+            def slowly(scanner: Any, read_on: Any) -> Any:
+                nonlocal overtaken
+                if not overtaken:
+                    overtaken = True
+                    for number in range(1, 7):
+                        store.put(b"%d" % number, bytes([number]) * 600_000)
+                return judge(scanner, read_on)
+
+            monkeypatch.setattr(recovery, "judge", slowly)
+            feed = Feed(reader.engine, None, durable=True)
+            found = []
+            while taken := feed.take():
+                found += taken
+            feed.close()
+            assert keys(found) == [b"%d" % number for number in range(7)]

@@ -263,3 +263,17 @@ def test_a_kept_segment_has_its_own_name(tmp_path: Path) -> None:
         with pytest.raises(walkv.CorruptionError, match="another segment's name"):
             list(store.changes())
     assert segment.parse_file_name(first.name) is None
+
+
+def test_one_that_cannot_be_opened_keeps_nobody_out(tmp_path: Path) -> None:
+    path = tmp_path / "s"
+    with walkv.open(path, keep_log=ALL) as store:
+        settle(store, 1)
+        settle(store, 2)
+    first = min((path / "log").glob("*.kept"))
+    first.unlink()
+    first.symlink_to(first.name)  # a loop: every opening fails
+    with walkv.open(path) as store:
+        assert store[b"1"] == bytes(1_000)
+        settle(store, 3)
+        assert store.stats().kept_segment_count == 3

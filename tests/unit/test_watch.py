@@ -143,6 +143,20 @@ class TestPublished:
         with pytest.raises(walkv.StoreFailedError):
             store.close()
 
+    def test_a_failure_counts_also_where_it_cannot_be_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = walkv.open(tmp_path / "s")
+        engine: Any = store.engine
+
+        def no_memory(facts: Any) -> None:
+            raise MemoryError
+
+        engine._file_lock = type("Lock", (), {"tell": staticmethod(no_memory)})()
+        engine._fail(MemoryError("no more"))
+        assert store.health().status == "failed"
+        assert isinstance(engine.failure, MemoryError)
+
     def test_looking_never_keeps_an_opener_out(self, tmp_path: Path) -> None:
         path = str(tmp_path / "s")
         walkv.open(path).close()
@@ -489,9 +503,8 @@ class TestSlow:
             count = 0
 
             def emit(self, record: logging.LogRecord) -> None:
-                self.count += 1
-                if self.count == 1:
-                    store.put(b"log", record.getMessage().encode())
+                self.count += 1  # and each of these is slow as well
+                store.put(b"log", record.getMessage().encode())
 
         listener = Keeping()
         logging.getLogger("walkv.slow").addHandler(listener)

@@ -281,9 +281,13 @@ class Feed:
                 raise recovery.damage(scanner, "a frame that was published is damaged")
         else:
             # There is nothing but the file: is this its end, or damage?
-            more: list[Frame] = []
-            recovery.judge(scanner, lambda: more.extend(scanner.frames()))
-            yield from more
+            before = scanner.place
+            try:
+                recovery.judge(scanner, lambda: _read_on(scanner))
+            finally:
+                # Whoever takes frames may stop between any two: they are read again, one by one.
+                scanner.place = before
+            yield from scanner.frames()
             if scanner.next_sequence - 1 < self._since:
                 raise self._ahead(self._since, scanner.next_sequence - 1)
 
@@ -292,6 +296,10 @@ class Feed:
         scanner, self._scanner = self._scanner, None
         if scanner is not None:
             scanner.file.close()
+
+
+def _read_on(scanner: Scanner) -> None:
+    deque(scanner.frames(), maxlen=0)
 
 
 class _Readable:

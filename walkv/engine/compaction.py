@@ -246,6 +246,12 @@ class Compactor:
                 yield self._flush_all
 
     @contextmanager
+    def resting(self) -> Iterator[None]:
+        """Let nobody flush or merge until the block ends."""
+        with self._work_lock:
+            yield
+
+    @contextmanager
     def hurried(self) -> Iterator[None]:
         """Somebody waits until the block ends: work without rests."""
         token = object()

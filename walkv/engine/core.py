@@ -7,9 +7,11 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import logging
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 from uuid import uuid4
@@ -204,6 +206,11 @@ class Engine(WriteSide):
             raise wal.failed(error.error) from error.error
         except Stopped:
             self.check()
+            raise InterruptedError(
+                errno.EINTR,
+                "somebody else's interruption has stopped this; do it again",
+                self.path,
+            ) from None
 
     def rekey(self, secret: Secret, *, rotate: bool) -> None:
         """Change the key that opens the store, and with ``rotate`` what its files are under.
@@ -237,11 +244,15 @@ class Engine(WriteSide):
                 ) from error
 
     def _replace_keys(self, changed: Keyring) -> None:
-        try:
-            self._catalog.replace_keys(changed)
-        except SyncError as error:
-            self._fail(error.error)
-            raise wal.failed(error.error) from error.error
+        # Under the commit lock, as every other change of the manifest by a caller: ``close`` takes
+        # it, so nothing is written once the store is closed, and it waits for what is under way.
+        with self.commit_lock:
+            self.check()
+            try:
+                self._catalog.replace_keys(changed)
+            except SyncError as error:
+                self._fail(error.error)
+                raise wal.failed(error.error) from error.error
 
     def _write_anew(self) -> None:
         """Bring everything under the newest data key, and drop those that are not needed then."""
@@ -251,9 +262,11 @@ class Engine(WriteSide):
                 self.check()
                 self._freeze()
         self._compact()
-        used = files.key_numbers(self._fs, self.path)
-        if used is not None:
-            self._replace_keys(self._keyring.only(used))
+        with self.compactor.resting():
+            # Nothing is renamed meanwhile: a file under neither of its names would seem gone.
+            used = files.key_numbers(self._fs, self.path)
+            if used is not None:
+                self._replace_keys(self._keyring.only(used))
 
     # -- life ------------------------------------------------------------------------------------
 
@@ -290,9 +303,11 @@ class Engine(WriteSide):
             self._file_lock.tell(facts)
 
     def _fail(self, error: BaseException) -> None:
-        if self.failure is None:
-            self._file_lock.tell({"time_ns": self._fs.wall_time_ns(), "failure": str(error)})
+        first = self.failure is None
         super()._fail(error)
+        if first:
+            with suppress(Exception):  # nothing depends on it
+                self._file_lock.tell({"time_ns": self._fs.wall_time_ns(), "failure": str(error)})
 
     def _in_child(self) -> None:
         # Other threads do not exist here and may have held the locks.

@@ -78,7 +78,7 @@ def key_numbers(fs: FileSystem, directory: str) -> set[int] | None:
             try:
                 file = fs.open(fs.join(inside, entry))
             except FileNotFoundError:
-                continue  # removed since
+                return None  # removed, or renamed to be kept: then it still needs its key
             header = file.read(0, segment.HEADER_BYTES)
             file.close()
             if len(header) < segment.HEADER_BYTES:

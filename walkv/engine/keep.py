@@ -155,8 +155,8 @@ class KeptLog:
     def _size(self, first_sequence: int) -> int:
         try:
             file = self._fs.open(self._fs.join(self._inside, kept_name(first_sequence)))
-        except FileNotFoundError:
-            return 0
+        except OSError:
+            return 0  # gone, or not to be read: nothing depends on it
         try:
             return file.size()
         finally:
@@ -195,7 +195,7 @@ class KeptLog:
         name = kept_name if first_sequence in self.sizes else segment.file_name
         try:
             file = self._fs.open(self._fs.join(self._inside, name(first_sequence)))
-        except FileNotFoundError:
+        except OSError:
             return _NEVER_NS
         try:
             return segment.peek_header(file).created_ns

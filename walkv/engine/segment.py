@@ -270,6 +270,15 @@ class Scanner:
         self.stop: BadFrame | None = None
 
     @property
+    def place(self) -> tuple[int, int, Frame | None, int]:
+        """Where it stands, to come back to."""
+        return self.offset, self.next_sequence, self.last, self.frame_count
+
+    @place.setter
+    def place(self, place: tuple[int, int, Frame | None, int]) -> None:
+        self.offset, self.next_sequence, self.last, self.frame_count = place
+
+    @property
     def sealed(self) -> bool:
         return self.last is not None and self.last.kind == frames.SEAL
 

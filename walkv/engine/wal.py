@@ -29,7 +29,6 @@ import math
 import threading
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from xxhash import xxh3_64_digest
@@ -110,6 +109,7 @@ class Log:
         self._on_slow = on_slow
         self._slow_seconds = slow_seconds
         self._slow: deque[tuple[str, float]] = deque()
+        self._telling = threading.Lock()
         self._sync_lock = threading.Lock()
         self._group_lock = threading.Lock()
         self._gathering: threading.Lock | None = None
@@ -308,9 +308,14 @@ class Log:
             self._slow.append((what, seconds))
 
     def _tell_slow(self) -> None:
-        while self._slow:
-            with suppress(IndexError):
+        # What is told may be slow itself, and have a commit of its own: that is told by the next.
+        if not self._slow or not self._telling.acquire(blocking=False):
+            return
+        try:
+            for _ in range(len(self._slow)):
                 self._on_slow(*self._slow.popleft())
+        finally:
+            self._telling.release()
 
     def _sync_tail(self) -> None:
         if self._failure is not None:

@@ -15,7 +15,7 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from walkv.engine import files
@@ -58,12 +58,18 @@ def building(path: str, doing: str) -> Iterator[str]:
         os.rename(built, path)
         fs.sync_directory(above)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        # The lock's name goes last, and only what was made under the lock: whoever comes in between
+        # has a lock, and perhaps a store, of their own here.
+        shutil.rmtree(os.path.join(beside, _STORE), ignore_errors=True)
+        with suppress(OSError):
+            os.unlink(os.path.join(beside, files.LOCK_NAME))
+            os.rmdir(beside)
         lock.release()
 
 
 def _check_free(path: str) -> None:
-    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+    is_place = os.path.islink(path) or os.path.ismount(path)
+    if is_place or (os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))):
         raise FileExistsError(
             errno.EEXIST,
             "there is something here already, and nothing is replaced; choose another path, or "
@@ -77,7 +83,8 @@ def _check_ours(beside: str) -> None:
     if not os.path.lexists(beside):
         return
     is_directory = os.path.isdir(beside) and not os.path.islink(beside)
-    if not is_directory or not {files.LOCK_NAME, _STORE}.issuperset(os.listdir(beside)):
+    inside = set(os.listdir(beside)) if is_directory else {""}
+    if inside and (files.LOCK_NAME not in inside or not inside <= {files.LOCK_NAME, _STORE}):
         raise FileExistsError(
             errno.EEXIST,
             "this is in the way, and was not left by an interrupted run; move it away, or choose "

@@ -46,7 +46,9 @@ class DirectoryTarget:
                 target=self.path,
             ) from None
         foreign = {name for name in names if name[0] != "." and name != _LOST_AND_FOUND}
-        if manifest.NAME in names or (foreign and not foreign & {BACKUPS, OBJECTS, LOCK_NAME}):
+        # The listings' folder is made last.
+        ours = BACKUPS in names or foreign <= {OBJECTS, LOCK_NAME}
+        if manifest.NAME in names or not ours:
             raise not_backups(self.path, min(foreign))
         for folder in (OBJECTS, BACKUPS):
             make_directory(os.path.join(self.path, folder))

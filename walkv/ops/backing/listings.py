@@ -43,6 +43,9 @@ _FAMILY: Final = "walkv backup "
 _NAME_TIME: Final = "%Y%m%dT%H%M%S.%fZ"
 _LONGEST: Final = 256 * limits.MIB
 _OBJECT: Final = re.compile(r"[0-9A-Za-z_~-]{1,255}")
+_POOLED: Final = re.compile(
+    r"(snapshot-\d{10,}-[0-9a-f]{16}-\d+|log-\d{20}-[0-9a-f]{16}-\d+-\d+-[0-9a-f]{16})(~[0-9a-f]{8})?"
+)
 _KINDS: Final[dict[str, type]] = {"int": int, "str": str, "bool": bool}
 
 
@@ -288,6 +291,11 @@ def _check_fields(listing: Listing) -> None:
         # It becomes a part of paths.
         if not _OBJECT.fullmatch(name):
             raise ValueError(f"an object cannot be called {name[:80]!r}")
+
+
+def is_pooled(name: str) -> bool:
+    """Whether a backup may have put an object of this name: nothing else is ever removed."""
+    return _POOLED.fullmatch(name) is not None
 
 
 def names(target: Target) -> list[str]:

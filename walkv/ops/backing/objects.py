@@ -66,7 +66,7 @@ class ObjectTarget:
         found: Any = self._try(self._store.list_with_delimiter)
         folders = {path.rpartition("/")[2] for path in found["common_prefixes"]}
         foreign = folders | {each["path"] for each in found["objects"]}
-        if foreign and not foreign & {BACKUPS, OBJECTS, REMOVED}:
+        if BACKUPS not in foreign and not foreign <= {OBJECTS, REMOVED, DAMAGED}:
             raise not_backups(self.path, min(foreign))
 
     def entries(self, folder: str) -> dict[str, Entry]:

@@ -129,7 +129,9 @@ def remove(place: Target, retention: Retention, pace: Pace) -> PruneReport:
     unused = [
         name
         for name, entry in entries.items()
-        if name not in needed and (place.exclusive or entry.modified < long_ago)
+        if listings.is_pooled(name)
+        and name not in needed
+        and (place.exclusive or entry.modified < long_ago)
     ]
     place.remove(OBJECTS, unused)
     return PruneReport(tuple(doomed), len(unused), sum(entries[n].size_bytes for n in unused))
@@ -151,7 +153,7 @@ def _protecting(place: Target, long_ago: float) -> list[tuple[str, str]]:
     """Folders and names of the listings whose objects stay."""
     found = [(BACKUPS, name) for name in listings.names(place)]
     if not place.exclusive:
-        removed = place.entries(REMOVED)
+        removed = {n: e for n, e in place.entries(REMOVED).items() if n.endswith(listings.SUFFIX)}
         old = [name for name, entry in removed.items() if entry.modified < long_ago]
         place.remove(REMOVED, old)
         found += [
