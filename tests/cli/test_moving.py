@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def test_import_of_a_conversation(run: Run, conversations: Path, tmp_path: Path)
 def test_import_tells_what_differs_and_what_could_not_be_moved(
     run: Run, run_json: Callable[..., Any], conversations: Path, tmp_path: Path
 ) -> None:
-    with sqlite3.connect(conversations) as file:
+    with closing(sqlite3.connect(conversations)) as file, file:
         for _ in range(12):
             row = ("ada", "no JSON")
             file.execute("INSERT INTO agent_messages (session_id, message_data) VALUES (?, ?)", row)
@@ -226,7 +227,7 @@ def test_import_tells_what_differs_and_what_could_not_be_moved(
 
 def test_import_of_a_table(run: Run, fails: Callable[..., str], tmp_path: Path) -> None:
     source, path = tmp_path / "data.db", tmp_path / "a.walkv"
-    with sqlite3.connect(source) as file:
+    with closing(sqlite3.connect(source)) as file, file:
         file.execute("CREATE TABLE notes (id, body)")
         file.execute("INSERT INTO notes VALUES (1, 'hello'), (2, 'there')")
     file.close()

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,7 +136,7 @@ def test_a_file_that_is_being_written_is_read_as_of_one_moment(
 def test_rows_that_are_none_are_told_and_the_others_come(
     conversations: Path, tmp_path: Path
 ) -> None:
-    with sqlite3.connect(conversations) as file:
+    with closing(sqlite3.connect(conversations)) as file, file:
         for data in ("{", "7", "[" * 100_000, '{"role": "\\ud800"}', b"\xff"):
             file.execute(
                 "INSERT INTO agent_messages (session_id, message_data) VALUES ('ada', ?)", (data,)
@@ -270,7 +271,7 @@ def test_sessions_of_adk(adk: Path, tmp_path: Path, generation: str) -> None:
 
 def test_states_and_events_of_adk_that_are_none_are_told(adk: Path, tmp_path: Path) -> None:
     path = Path(shutil.copy(adk / "sqlite.db", tmp_path / "bad.db"))
-    with sqlite3.connect(path) as file:
+    with closing(sqlite3.connect(path)) as file, file:
         file.execute("UPDATE sessions SET state = '[]' WHERE user_id = 'ada'")
         file.execute("UPDATE app_states SET update_time = 1e300")
         file.execute("UPDATE events SET event_data = 'x' WHERE id = 'ada 8'")
@@ -364,7 +365,7 @@ def test_the_database_of_a_cache_names_no_file_beside_it(tmp_path: Path) -> None
         for key in ("up", "absolute", "link", "missing", "none", "good"):
             cache.set(key, b"x" * 40_000)
         os.symlink(tmp_path / "secret", tmp_path / "cache" / "link.val")
-    with sqlite3.connect(tmp_path / "cache" / "cache.db") as file:
+    with closing(sqlite3.connect(tmp_path / "cache" / "cache.db")) as file, file:
         for key, name in (
             ("up", "../secret"),
             ("absolute", str(tmp_path / "secret")),
@@ -449,7 +450,7 @@ def test_what_a_table_needs_is_asked_for(table: Path, tmp_path: Path) -> None:
     bad(ImportSourceError, "it has id, author, body, score", table="My Notes", key="nothing")
     bad(ValueError, "key column", table="My Notes")
     bad(ValueError, "cannot be called 'sessions'", table="My Notes", key="id", namespace="sessions")
-    with sqlite3.connect(table) as file:
+    with closing(sqlite3.connect(table)) as file, file:
         file.execute('CREATE TABLE odd ("a b" TEXT)')
         file.execute("CREATE TABLE bare (a TEXT)")
     file.close()
@@ -460,7 +461,7 @@ def test_what_a_table_needs_is_asked_for(table: Path, tmp_path: Path) -> None:
 
 
 def test_a_key_of_several_columns(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "data.db") as file:
+    with closing(sqlite3.connect(tmp_path / "data.db")) as file, file:
         file.execute("CREATE TABLE pairs (a, b, c)")
         file.execute("INSERT INTO pairs VALUES (1, 'x', 1), (1, 'y', 2), (NULL, 'z', 3)")
     file.close()
@@ -485,7 +486,7 @@ def test_what_is_no_source_is_refused(tmp_path: Path, kind: str | None, what: st
     if what == "directory":
         path.mkdir()
     elif what in ("sqlite", "cut"):
-        with sqlite3.connect(path) as file:
+        with closing(sqlite3.connect(path)) as file, file:
             file.execute("CREATE TABLE other (a)")
         file.close()
         if what == "cut":
@@ -501,7 +502,7 @@ def test_what_is_no_source_is_refused(tmp_path: Path, kind: str | None, what: st
 
 
 def test_an_empty_source_is_told(conversations: Path, tmp_path: Path) -> None:
-    with sqlite3.connect(conversations) as file:
+    with closing(sqlite3.connect(conversations)) as file, file:
         file.execute("DELETE FROM agent_messages")
         file.execute("DELETE FROM agent_sessions")
     file.close()
@@ -533,7 +534,7 @@ def test_a_locked_file_is_told(
 
 
 def test_a_damaged_page_is_told(conversations: Path, tmp_path: Path) -> None:
-    with sqlite3.connect(conversations) as file:
+    with closing(sqlite3.connect(conversations)) as file, file:
         file.execute("PRAGMA journal_mode = DELETE")
         for number in range(2000):
             row = ("ada", json.dumps({"role": "user", "content": f"{number} " * 30}))
@@ -547,7 +548,7 @@ def test_a_damaged_page_is_told(conversations: Path, tmp_path: Path) -> None:
 
 
 def test_langgraphs_file_is_sent_to_its_own_import(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "checkpoints.db") as file:
+    with closing(sqlite3.connect(tmp_path / "checkpoints.db")) as file, file:
         file.execute("CREATE TABLE checkpoints (thread_id TEXT)")
     file.close()
     assert detect(tmp_path / "checkpoints.db") == "langgraph-sqlite"
