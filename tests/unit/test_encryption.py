@@ -21,7 +21,7 @@ from xxhash import xxh3_64_digest
 
 import walkv
 from walkv import CorruptionError, EncryptionError, TamperedError, limits
-from walkv.engine import frame, keyring, manifest, segment
+from walkv.engine import files, frame, keyring, manifest, segment
 from walkv.engine.core import Engine
 from walkv.engine.keyring import Keyring, Secret, as_text
 from walkv.engine.snapshot import layout
@@ -903,3 +903,41 @@ def test_a_passphrase_that_is_no_text_is_in_no_error() -> None:
     while error is not None:
         assert "phrase" not in repr(getattr(error, "object", ""))
         error = error.__context__
+
+
+def test_a_rekey_beside_a_close_changes_nothing_afterwards(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its new keys are made, and then somebody closes the store: another opener may have it."""
+    path = tmp_path / "s"
+    store = walkv.open(path, key="the old one")
+    store.put(b"a", b"1")
+    rewrapped = Keyring.rewrapped
+
+    def slowly(self: Keyring, secret: Secret, *, rotate: bool) -> Keyring:
+        made = rewrapped(self, secret, rotate=rotate)
+        store.close()
+        return made
+
+    monkeypatch.setattr(Keyring, "rewrapped", slowly)
+    with pytest.raises(walkv.ClosedError):
+        store.rekey("the new one")
+    with walkv.open(path, key="the old one") as again:
+        assert again[b"a"] == b"1"
+    with pytest.raises(EncryptionError):
+        walkv.open(path, key="the new one")
+
+
+def test_a_file_that_changes_its_name_keeps_its_key(tmp_path: Path) -> None:
+    path = str(tmp_path / "s")
+    with walkv.open(path, key="one", keep_log=walkv.KeepLog()) as store:
+        store.put(b"a", b"1")
+    assert files.key_numbers(OsFileSystem(), path) == {1}
+
+    class Renaming(OsFileSystem):
+        def open(self, path: str, *, writable: bool = False) -> Any:
+            if path.endswith(".wal"):
+                raise FileNotFoundError(errno.ENOENT, "it has another name by now", path)
+            return super().open(path, writable=writable)
+
+    assert files.key_numbers(Renaming(), path) is None, "nobody knows, so no key may go"
