@@ -20,7 +20,7 @@ from dataclasses import asdict, fields, replace
 from itertools import chain
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -116,6 +116,12 @@ def test_every_installed_engine_fills_every_row(tmp_path: Path) -> None:
 class Forgetful(Sqlite):
     """Loses the last byte of every value that it returns, and deletes nothing."""
 
+    opened: ClassVar[list[Forgetful]] = []
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.opened.append(self)
+
     def get(self, key: bytes, /) -> bytes | None:
         value = super().get(key)
         return value[:-1] if value else None
@@ -154,6 +160,9 @@ def test_an_engine_with_wrong_answers_is_an_error(
     assert "figures" in _run(name, "sqlite3", tmp_path / "right")
     monkeypatch.setitem(ENGINES, "forgetful", Forgetful)
     result = _run(name, "forgetful", tmp_path / "wrong")
+    while Forgetful.opened:
+        # A worker's process would have ended with the error.
+        Forgetful.opened.pop().close()
     assert result["error"].startswith("WrongAnswerError: ")
 
 
