@@ -43,7 +43,9 @@ def agent_store(tmp_path: Path) -> Path:
 def conversations(tmp_path: Path) -> Path:
     path = tmp_path / "conversations.db"
     items: list[Any] = [{"role": "user", "content": "hi"}]
-    asyncio.run(SQLiteSession("ada", path).add_items(items))
+    session = SQLiteSession("ada", path)
+    asyncio.run(session.add_items(items))
+    session.close()
     return path
 
 

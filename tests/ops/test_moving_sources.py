@@ -39,6 +39,17 @@ ITEMS: list[Any] = [
 ROLES = ["user", "assistant", "tool", "assistant"]
 
 
+def keep(items: list[Any], *place: Any) -> None:
+    """Add items to a session, and give its database back."""
+    session = SQLiteSession(*place)
+    asyncio.run(session.add_items(items))
+    session.close()
+
+
+def say(content: str, *place: Any) -> None:
+    keep([{"role": "user", "content": content}], *place)
+
+
 def counts(report: ImportReport) -> dict[str, tuple[int, int, int]]:
     """In the source, written, there before."""
     return {
@@ -97,16 +108,14 @@ def test_what_came_since_is_added_and_what_was_changed_here_stays(
     conversations: Path, tmp_path: Path
 ) -> None:
     import_(tmp_path / "a.walkv", conversations)
-    asyncio.run(SQLiteSession("ada", conversations).add_items([{"role": "user", "content": "new"}]))
+    say("new", "ada", conversations)
     with AgentStore(tmp_path / "a.walkv") as agent:
         agent.sessions.delete("grace")
         report = import_(agent.store, conversations)
         assert counts(report)["messages"] == (9, 5, 4)
         assert [message.content for message in agent.messages.history("ada")][4]["content"] == "new"
         agent.messages.append("ada", role="user", content="mine")
-        asyncio.run(
-            SQLiteSession("ada", conversations).add_items([{"role": "user", "content": "theirs"}])
-        )
+        say("theirs", "ada", conversations)
         report = import_(agent.store, conversations)
         assert not report.ok
         assert report.namespaces["messages"].differing_count == 1
@@ -156,7 +165,7 @@ def test_tables_of_other_names_are_found_and_two_pairs_are_not_guessed(tmp_path:
     path = tmp_path / "own.db"
 
     def add(sessions: str, messages: str) -> None:
-        asyncio.run(SQLiteSession("s", path, sessions, messages).add_items(ITEMS))
+        keep(ITEMS, "s", path, sessions, messages)
 
     add("talks", "lines")
     assert counts(import_(tmp_path / "a.walkv", path))["messages"] == (4, 4, 0)
@@ -571,7 +580,7 @@ KILLED = """
 @pytest.mark.parametrize("stop", [1, 600, 1600])
 def test_an_import_that_was_killed_goes_on(conversations: Path, tmp_path: Path, stop: int) -> None:
     items: list[Any] = [{"role": "user", "content": str(number)} for number in range(1000)]
-    asyncio.run(SQLiteSession("long", conversations).add_items(items))
+    keep(items, "long", conversations)
     code = textwrap.dedent(KILLED)
     command = [sys.executable, "-c", code, tmp_path / "a.walkv", conversations, str(stop)]
     assert subprocess.run(command).returncode == -signal.SIGKILL
