@@ -57,7 +57,7 @@ def repaired(tmp_path: Path) -> Repair:
         report = repair(source, target)
         found = {str(p.relative_to(source)): p for p in source.rglob("*") if p.is_file()}
         assert {name: path.read_bytes() for name, path in found.items()} == files
-        assert not [name for name in os.listdir(tmp_path) if name.endswith(targets.SUFFIX)]
+        assert not [name for name in os.listdir(tmp_path) if name.endswith(".repairing")]
         saved = contents(target)
         assert sorted(os.listdir(target)) == ["LOCK", "MANIFEST", "log", "quarantine", "snapshots"]
         shutil.rmtree(target)
@@ -808,8 +808,7 @@ class TestTarget:
         process.join()
         assert process.exitcode == -signal.SIGKILL
         assert not target.exists()
-        left = tmp_path / f"target{targets.SUFFIX}"
-        assert (left / targets.MARK).exists()
+        assert (tmp_path / ".target.repairing" / "LOCK").exists()
         assert repair(source, target).complete
         assert contents(target) == original.final
         assert sorted(os.listdir(tmp_path)) == ["source", "target"]
@@ -823,7 +822,7 @@ class TestTarget:
 
     def test_what_is_not_ours_is_never_removed(self, original: Original, tmp_path: Path) -> None:
         source = lay_out(original.files, tmp_path / "source")
-        mine = tmp_path / f"target{targets.SUFFIX}"
+        mine = tmp_path / ".target.repairing"
         mine.mkdir()
         (mine / "precious").touch()
         with pytest.raises(FileExistsError):

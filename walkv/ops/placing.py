@@ -110,6 +110,8 @@ def _locked(fs: OsFileSystem, beside: str, path: str, doing: str) -> Lock:
 def make_directory(path: str) -> None:
     """Make a directory and those above it, each with a durable name."""
     if not os.path.isdir(path):
+        if os.path.lexists(path):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
         above = os.path.dirname(path)
         make_directory(above)
         fs = OsFileSystem()
