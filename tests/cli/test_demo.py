@@ -135,11 +135,6 @@ class TestFolder:
         monkeypatch.setattr(folder.os, "fstat", fstat_late)
         assert folder.read_file(os.fsencode(path)) == (FILES["a.txt"], None)
 
-    def test_in_memory(self) -> None:
-        assert not folder.in_memory("/proc")
-        if Path("/dev/shm").is_dir() and b" /dev/shm tmpfs " in Path("/proc/mounts").read_bytes():
-            assert folder.in_memory("/dev/shm")
-
 
 class TestFacts:
     def test_of_a_text(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import walkv
 from walkv import ops
-from walkv.ops import Finding, machine, probing
+from walkv.ops import Finding, probing
 
 
 @pytest.fixture(autouse=True)
@@ -140,11 +140,6 @@ def test_what_a_sync_costs_is_judged(
     cost = probing.SyncCost(10, seconds, seconds, seconds)
     monkeypatch.setattr(probing, "append_sync", lambda place: cost)
     assert named(ops.doctor(tmp_path))["sync"].level == level
-
-
-def test_the_mount_of_a_path() -> None:
-    found = machine.mount_of("/proc/self")
-    assert found is None or (found.point, found.kind) == ("/proc", "proc")
 
 
 def test_an_encrypted_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import pytest
 import walkv
 from walkv.engine import vfs
 from walkv.engine.vfs import LockHeldError, OsFileSystem, SyncError, ensure_synced, mounts, system
+from walkv.engine.vfs.mounts import Mount
 
 FS = OsFileSystem()
 
@@ -331,6 +332,15 @@ def test_network_name_from_the_mount_table(
     assert FS.network_name(path) == expected
 
 
+def test_the_mount_of_a_path() -> None:
+    found = mounts.mount_of("/proc/self")
+    assert found is None or (found.point, found.kind, found.in_memory) == ("/proc", "proc", False)
+    if Path("/dev/shm").is_dir() and b" /dev/shm tmpfs " in Path("/proc/mounts").read_bytes():
+        shared = mounts.mount_of("/dev/shm")
+        assert shared is not None
+        assert shared.in_memory
+
+
 def test_no_mount_table_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(path: str, **options: object) -> None:
         raise FileNotFoundError(2, "no such file", path)
@@ -381,7 +391,11 @@ def test_windows_only_where_bytes_stay_in_their_place(
 ) -> None:
     device = tmp_path.stat().st_dev
     number = f"{os.major(device)}:{os.minor(device)}"
-    monkeypatch.setattr(mounts, "mounts", lambda: [("0:1", "/proc", "proc"), (number, "/", kind)])
+    monkeypatch.setattr(
+        mounts,
+        "mounts",
+        lambda: [Mount("0:1", "/proc", "proc", "proc", ()), Mount(number, "/", kind, "d", ())],
+    )
     monkeypatch.setattr(mounts, "_in_place_devices", {})
     file = FS.create(str(tmp_path / "f"))
     file.write(bytes(vfs.WINDOW_ALIGNMENT_BYTES), 0)

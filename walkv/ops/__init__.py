@@ -9,7 +9,7 @@ A floor above the engine and the namespaces, and below everything that an agent 
     indexes               do records and what is kept beside them agree?
     moving                export and import: files of walkv, and of other stores
     repairing             all that can be read of a damaged store, into a new one
-    machine               what the machine says of itself: mounts, memory
+    machine               what the machine says of its memory
     probing               what a directory's file system really does
     storefiles            the files of a store, looked at without opening it
     diagnosing            doctor: a good place for a store, and a store fit to be opened?

@@ -22,6 +22,7 @@ from walkv.engine import manifest
 from walkv.engine.keyring import VARIABLE, Key
 from walkv.engine.store import open as open_store
 from walkv.engine.vfs import OsFileSystem
+from walkv.engine.vfs.mounts import Mount, mount_of
 from walkv.errors import EncryptionError, FormatError, WalkvError
 from walkv.ops import machine, probing
 from walkv.ops.storefiles import examine
@@ -166,12 +167,12 @@ def _environment() -> Iterator[Finding]:
 
 
 def _file_system(path: str) -> Iterator[Finding]:
-    mount = machine.mount_of(path)
+    mount = mount_of(path)
     if mount is None:
         text = "not known: there is no mount table here"
         yield _finding("file system", "ok", text, kind=None)
         return
-    level, text = _judged(mount.kind, OsFileSystem().network_name(path) is not None)
+    level, text = _judged(mount, OsFileSystem().network_name(path) is not None)
     shown = f"{mount.kind} at {mount.point}" + (f": {text}" if text else "")
     facts = mount._asdict() | {"options": list(mount.options)}
     yield _finding("file system", level, shown, **facts)
@@ -185,12 +186,12 @@ def _file_system(path: str) -> Iterator[Finding]:
         yield _finding("mount option", "error", text, option="ro")
 
 
-def _judged(kind: str, network: bool) -> tuple[Level, str]:
+def _judged(mount: Mount, network: bool) -> tuple[Level, str]:
     if network:
         return "warning", "a network file system, where locks and syncs may not do what they say"
-    if kind in machine.MEMORY_KINDS:
+    if mount.in_memory:
         return "warning", "in memory, so everything is gone with the power"
-    if kind == "overlay":
+    if mount.kind == "overlay":
         return "warning", "a container's own layer, which goes with it; use a volume"
     return "ok", ""
 

@@ -1,60 +1,9 @@
-"""What the machine says of itself: mounts, memory, limits. Read from Linux's ``/proc``.
+"""What the machine says of itself: its memory. Read from Linux's ``/proc``.
 
 Elsewhere the functions say None, and whoever asks says less.
 """
 
 from __future__ import annotations
-
-import os
-import re
-from typing import Final, NamedTuple
-
-_OCTAL: Final = re.compile(r"\\([0-7]{3})")
-"""How the mount table writes blanks in names."""
-
-MEMORY_KINDS: Final = frozenset(("tmpfs", "ramfs"))
-
-
-class Mount(NamedTuple):
-    """A mounted file system.
-
-    Attributes:
-        point: the directory that it is mounted at.
-        kind: ``ext4`` and the like.
-        source: the device, or what stands for it.
-        options: of the mount and of the file system.
-    """
-
-    point: str
-    kind: str
-    source: str
-    options: tuple[str, ...]
-
-
-def mount_of(path: str) -> Mount | None:
-    """The mount that a path is on; None where there is no mount table."""
-    real = os.path.realpath(path)
-    best: Mount | None = None
-    for mount in _mounts():
-        inside = real == mount.point or real.startswith(mount.point.rstrip("/") + "/")
-        if inside and (best is None or len(mount.point) >= len(best.point)):
-            best = mount
-    return best
-
-
-def _mounts() -> list[Mount]:
-    try:
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-            return [_mount(line.split()) for line in table]
-    except OSError:
-        return []
-
-
-def _mount(fields: list[str]) -> Mount:
-    kind, source, options = fields[fields.index("-") + 1 :][:3]
-    point = _OCTAL.sub(lambda octal: chr(int(octal[1], 8)), fields[4])
-    named = dict.fromkeys((*fields[5].split(","), *options.split(",")))
-    return Mount(point, kind, source, tuple(named))
 
 
 def available_memory_bytes() -> int | None:

@@ -125,17 +125,3 @@ def read_file(path: bytes) -> tuple[bytes, Stamp | None]:
         after = os.fstat(file.fileno())
     unchanged = _stamp(before) == _stamp(after) and len(data) == before.st_size
     return data, _stamp(after) if unchanged else None
-
-
-def in_memory(path: str) -> bool:
-    """Whether a path is on a file system without a medium, where syncs cost nothing."""
-    try:
-        with open("/proc/self/mounts", "rb") as table:
-            mounts = [line.split()[1:3] for line in table]
-    except OSError:
-        return False
-    real = os.path.realpath(os.fsencode(path)) + b"/"
-    inside = [
-        (len(point), kind) for point, kind in mounts if real.startswith(point.rstrip(b"/") + b"/")
-    ]
-    return max(inside, default=(0, b""))[1] in (b"tmpfs", b"ramfs")

@@ -15,11 +15,12 @@ import click
 
 from walkv.cli import output, values
 from walkv.cli.demo.audit import Audit
-from walkv.cli.demo.folder import MOST_FILES, Listing, in_memory
+from walkv.cli.demo.folder import MOST_FILES, Listing
 from walkv.cli.demo.trial import Heard, Run
 from walkv.cli.demo.twin import Twin
 from walkv.cli.tables import Column, table
 from walkv.cli.text import escaped, for_json, one_line, path_text
+from walkv.engine.vfs.mounts import mount_of
 
 _MOST_SHOWN: Final = 5
 _COLUMNS: Final = (
@@ -92,7 +93,8 @@ def print_head(listing: Listing, place: str, seed: int) -> None:
             ("seed", str(seed)),
         ]
     )
-    if in_memory(place):
+    mount = mount_of(place)
+    if mount is not None and mount.in_memory:
         output.note(
             "the store is in memory (tmpfs), where a sync costs nothing: give a --directory on a "
             "disk for real figures"
